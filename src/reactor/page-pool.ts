@@ -1,0 +1,75 @@
+import { assert } from '../base/assert.ts';
+import type { Region } from '../block/memory.ts';
+
+/**
+ * A piece of page-aligned memory, shared by counting: whoever needs its bytes to stay holds it. A receive buffer, for
+ * example, is held by the connection and by every write whose payload lies in it.
+ */
+export class Page {
+  readonly region: Region;
+  readonly sizeBytes: number;
+  readonly #pool: PagePool;
+  #holders = 0;
+
+  constructor(pool: PagePool, region: Region) {
+    this.#pool = pool;
+    this.region = region;
+    this.sizeBytes = region.bytes.length;
+  }
+
+  hold(): void {
+    this.#holders += 1;
+  }
+
+  release(): void {
+    assert(this.#holders > 0, 'a page is released more often than held');
+    this.#holders -= 1;
+    if (this.#holders === 0) this.#pool.give(this);
+  }
+}
+
+/**
+ * All payload memory of one data plane: pages of one size, made on demand up to a limit, never given back to the
+ * kernel. When none is left, connections stop receiving and wait in line: a flood of requests costs a bounded amount.
+ */
+export class PagePool {
+  readonly pageBytes: number;
+  readonly limit: number;
+  readonly #allocate: (bytes: number) => Region;
+  readonly #free: Page[] = [];
+  readonly #waiting: (() => void)[] = [];
+  #made = 0;
+
+  constructor(pageBytes: number, limit: number, allocate: (bytes: number) => Region) {
+    this.pageBytes = pageBytes;
+    this.limit = limit;
+    this.#allocate = allocate;
+  }
+
+  /** A page held once by the caller, or null when the limit is reached (then see `whenFree`). */
+  take(): Page | null {
+    let page = this.#free.pop();
+    if (page === undefined) {
+      if (this.#made === this.limit) return null;
+      page = new Page(this, this.#allocate(this.pageBytes));
+      this.#made += 1;
+    }
+    page.hold();
+    return page;
+  }
+
+  /** Calls back once, in turn, when a page has been given back. */
+  whenFree(callback: () => void): void {
+    this.#waiting.push(callback);
+  }
+
+  /** For Page only. */
+  give(page: Page): void {
+    this.#free.push(page);
+    this.#waiting.shift()?.();
+  }
+
+  get inUse(): number {
+    return this.#made - this.#free.length;
+  }
+}
