@@ -1,0 +1,65 @@
+import { KiB } from '../base/units.ts';
+import { ConfigError, messageOf } from '../base/errors.ts';
+import type { Reactor, TlsSettings } from './reactor.ts';
+
+export const REACTOR_KINDS = ['auto', 'io_uring', 'portable'] as const;
+export type ReactorKind = (typeof REACTOR_KINDS)[number];
+
+export interface ReactorOptions {
+  /** Payload memory: pages of this size, at most `pageLimit` of them. */
+  readonly pageBytes?: number;
+  readonly pageLimit?: number;
+  /** Carries TLS elsewhere (src/reactor/tls.ts); without it STARTTLS on the ring is refused. */
+  readonly bridgeTls?: (fd: number, settings: TlsSettings) => Promise<number>;
+}
+
+/**
+ * 256 KiB pages: two 128 KiB requests, the size that copies best, or 63 small ones. 384 of them are 96 MiB, which with
+ * Node's own memory stays under the 200 MiB that the server may take.
+ */
+const PAGE_BYTES = 256 * KiB;
+const PAGE_LIMIT = 384;
+
+/**
+ * Opens the reactor. `auto` takes io_uring where the kernel allows it and says in `line` what was chosen and why. Both
+ * implementations are loaded on demand, so that the portable one needs nothing of Linux.
+ */
+export async function openReactor(
+  kind: ReactorKind,
+  options: ReactorOptions = {},
+): Promise<{ reactor: Reactor; line: string }> {
+  const pageBytes = options.pageBytes ?? PAGE_BYTES;
+  const pageLimit = options.pageLimit ?? PAGE_LIMIT;
+  const bridgeTls = options.bridgeTls ?? (() => Promise.reject(new Error('TLS is not set up')));
+  let why = 'asked for';
+  if (kind !== 'portable') {
+    try {
+      const { UringReactor } = await import('./uring/uring-reactor.ts');
+      const reactor = new UringReactor({ pageBytes, pageLimit, bridgeTls });
+      return { reactor, line: 'reactor: io_uring' };
+    } catch (error) {
+      why = messageOf(error);
+      if (kind === 'io_uring') {
+        throw new ConfigError(`io_uring cannot be used: ${why}`, 'use --reactor portable', {
+          cause: error,
+        });
+      }
+    }
+  }
+  const { PortableReactor } = await import('./portable/portable-reactor.ts');
+  return {
+    reactor: new PortableReactor({ pageBytes, pageLimit }),
+    line: `reactor: portable (${why})`,
+  };
+}
+
+/** The kind asked for by HOLDFAST_REACTOR, or `auto`. Throws ConfigError on any other word. */
+export function reactorFromEnvironment(environment: NodeJS.ProcessEnv): ReactorKind {
+  const word = environment['HOLDFAST_REACTOR'] ?? 'auto';
+  const kind = REACTOR_KINDS.find((known) => known === word);
+  if (kind !== undefined) return kind;
+  throw new ConfigError(
+    `HOLDFAST_REACTOR is '${word}'`,
+    `set it to one of ${REACTOR_KINDS.join(', ')}, or leave it unset`,
+  );
+}
