@@ -72,6 +72,7 @@ export class Io {
     this.length = length;
     this.error = null;
     this.segments.clear();
+    this.extents.clear();
   }
 
   /** Takes the next place among those told of completion. `saved` is given back in `io.saved`. */
