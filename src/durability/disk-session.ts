@@ -1,0 +1,154 @@
+import type { BlockDevice, DeviceInfo } from '../block/device.ts';
+import type { BlockErrorCode } from '../block/errors.ts';
+import { FLAG, type Io, type IoOwner, OP } from '../block/io.ts';
+import type { Disk } from './disk.ts';
+import type { FlushWaiter } from './internal-flush.ts';
+
+/** Who is at the other end of a session. */
+export interface Peer {
+  /** Whether it may have outlived a crash of this host: not so on a Unix socket or the loopback interface. */
+  readonly resumable: boolean;
+  /** Names the peer across connections and restarts: its address without the port, say. Unused if not resumable. */
+  readonly key: string;
+}
+
+export interface SessionOptions {
+  /** Whether the protocol has given this client a flush (NBD_FLAG_SEND_FLUSH, VIRTIO_BLK_F_FLUSH). */
+  readonly flushes: boolean;
+  readonly peer?: Peer;
+}
+
+/** In `io.saved`: the caller's flags below, and this above them: the request is stable when the store completes it. */
+const STABLE = 256;
+const CALLER_FLAGS = 255;
+
+/**
+ * One client's view of a disk, where the write cache is decided (P2, P3, P8, P9, P10). A write that must be stable when it
+ * completes goes to the store with FUA. One that was submitted with the cache on and completes when it is off is held
+ * back until a flush has covered it (I12).
+ */
+export class DiskSession implements BlockDevice, IoOwner, FlushWaiter {
+  readonly #disk: Disk;
+  readonly #flushes: boolean;
+  readonly #untilFlush: boolean;
+  readonly #ignoresFlush: boolean;
+  /** The peer that may hold on to writes a crash of the host took, or null. */
+  #doubtedPeer: string | null;
+  #hasFlushed = false;
+  #ended = false;
+  #inFlight = 0;
+  #shown: DeviceInfo | null = null;
+  #shownFrom: DeviceInfo | null = null;
+
+  /** For Disk only; others call `Disk.openSession`. */
+  constructor(disk: Disk, options: SessionOptions) {
+    this.#disk = disk;
+    this.#flushes = options.flushes;
+    this.#untilFlush = disk.mode.untilFlush;
+    this.#ignoresFlush = disk.mode.ignoreFlush;
+    const { peer } = options;
+    this.#doubtedPeer =
+      peer !== undefined && peer.resumable && disk.hasLost(peer.key) ? peer.key : null;
+  }
+
+  /** The disk's info; for a client without flush the write cache is off, because for it, it is. */
+  get info(): DeviceInfo {
+    const info = this.#disk.info;
+    if (this.#shown === null || this.#shownFrom !== info) {
+      this.#shownFrom = info;
+      const writeCache = info.writeCache && (this.#flushes || this.#ignoresFlush);
+      this.#shown = writeCache === info.writeCache ? info : Object.freeze({ ...info, writeCache });
+    }
+    return this.#shown;
+  }
+
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  /** Requests submitted and not completed. */
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
+  submit(io: Io): void {
+    if (this.#ended) {
+      io.complete('ESHUTDOWN');
+      return;
+    }
+    this.#inFlight += 1;
+    const asked = io.flags;
+    if (io.mutates) {
+      if (this.#ignoresFlush) io.flags = asked & ~FLAG.FUA;
+      else if ((asked & FLAG.BARRIER) !== 0 || this.#strict) io.flags = asked | FLAG.FUA;
+      io.push(this, asked | ((io.flags & FLAG.FUA) === 0 ? 0 : STABLE));
+    } else {
+      io.push(this, asked | STABLE);
+      if (io.op === OP.FLUSH) this.#flushAsked();
+    }
+    if (this.#doubtedPeer !== null && this.#failsOnce(io, asked)) this.#disk.gate.refuse(io, 'EIO');
+    else this.#disk.gate.enter(io);
+  }
+
+  ioDone(io: Io): void {
+    const asked = io.saved;
+    io.flags = asked & CALLER_FLAGS;
+    if ((asked & STABLE) === 0 && io.error === null && this.#strict && !this.#ignoresFlush) {
+      io.push(this, asked | STABLE);
+      this.#disk.flushes.flushFor(io, this);
+      return;
+    }
+    this.#disk.tally.count(io);
+    io.complete(io.error);
+    this.#inFlight -= 1;
+    this.#disk.requestDone(this, io);
+  }
+
+  /** The flush that a write was held back for is done. */
+  flushDone(held: Io, error: BlockErrorCode | null): void {
+    held.complete(error);
+  }
+
+  /** The client's device was reset: `until-flush` waits for a flush again. */
+  reset(): void {
+    this.#hasFlushed = false;
+  }
+
+  /**
+   * The connection is dead: nothing more is accepted (ESHUTDOWN). What is in flight completes, and no session that is
+   * opened later on this disk is handed out before it has (P11).
+   */
+  end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#disk.sessionEnded(this);
+  }
+
+  /** Ends the session and resolves when nothing of it is in flight. */
+  async close(): Promise<void> {
+    this.end();
+    if (this.#inFlight > 0) await this.#disk.whenQuiet(this);
+  }
+
+  /** Whether a mutation completing now has to be stable (P3, P9). */
+  get #strict(): boolean {
+    return this.#disk.strict || !this.#flushes || (this.#untilFlush && !this.#hasFlushed);
+  }
+
+  #flushAsked(): void {
+    this.#hasFlushed = true;
+    this.#disk.tally.flushesAsked += 1;
+  }
+
+  /**
+   * P10: whether this is the request that tells the peer, once, that writes it holds for unstable are gone. A flush or a
+   * barrier would claim them; a FUA write is how some clients commit.
+   */
+  #failsOnce(io: Io, asked: number): boolean {
+    if (io.op !== OP.FLUSH && !(io.mutates && (asked & (FLAG.FUA | FLAG.BARRIER)) !== 0))
+      return false;
+    const peer = this.#doubtedPeer as string;
+    this.#doubtedPeer = null;
+    return this.#disk.tellLost(peer);
+  }
+}
