@@ -1,0 +1,121 @@
+import { spawn } from 'node:child_process';
+import { join } from 'node:path';
+import type { LoadResult } from '../load/meter.ts';
+import type { Program } from '../programs.ts';
+import type { Workload } from './workloads.ts';
+
+/** What one client saw in one run. */
+export interface Measurement {
+  /** In the workload's unit. */
+  readonly rate: number;
+  readonly operationsPerSecond: number;
+  /** Of one core. */
+  readonly clientCpuPercent: number;
+  readonly p99Us: number;
+}
+
+export interface RunTime {
+  readonly seconds: number;
+  readonly warmupSeconds: number;
+}
+
+const MIB = 2 ** 20;
+
+/** Runs our load client: bench/load/main.ts, in its own process. */
+export async function runLoad(
+  workload: Workload,
+  socket: string,
+  exportName: string,
+  time: RunTime,
+): Promise<Measurement> {
+  const result = JSON.parse(
+    await capture([
+      process.execPath,
+      join(import.meta.dirname, '../load/main.ts'),
+      `--socket=${socket}`,
+      `--export=${exportName}`,
+      `--mode=${workload.mode}`,
+      `--bs=${workload.blockBytes}`,
+      `--depth=${workload.depth}`,
+      `--connections=${workload.connections}`,
+      `--seconds=${time.seconds}`,
+      `--warmup=${time.warmupSeconds}`,
+    ]),
+  ) as LoadResult;
+  return {
+    rate: workload.unit === 'MiB/s' ? result.bytesPerSecond / MIB : result.operationsPerSecond,
+    operationsPerSecond: result.operationsPerSecond,
+    clientCpuPercent: result.cpuPercent,
+    p99Us: result.latencyUs.p99,
+  };
+}
+
+interface FioSide {
+  readonly iops: number;
+  readonly bw_bytes: number;
+  readonly total_ios: number;
+  readonly clat_ns: { readonly percentile?: Record<string, number> };
+}
+
+interface FioReport {
+  readonly jobs: readonly {
+    readonly error: number;
+    readonly read: FioSide;
+    readonly write: FioSide;
+    readonly usr_cpu: number;
+    readonly sys_cpu: number;
+  }[];
+}
+
+/** Runs fio's nbd engine (libnbd). */
+export async function runFio(
+  fio: Program,
+  workload: Workload,
+  socket: string,
+  exportName: string,
+  time: RunTime,
+): Promise<Measurement> {
+  const text = await capture([
+    ...fio.command,
+    '--name=load',
+    '--ioengine=nbd',
+    '--thread',
+    '--output-format=json',
+    '--randrepeat=1',
+    `--uri=nbd+unix:///${exportName}?socket=${socket}`,
+    `--rw=${workload.mode}`,
+    `--bs=${workload.blockBytes}`,
+    `--iodepth=${workload.depth}`,
+    '--time_based',
+    `--runtime=${time.seconds}`,
+    `--ramp_time=${time.warmupSeconds * 1000}ms`,
+    // Without it fio keeps a map of blocks and becomes the bottleneck earlier.
+    '--norandommap',
+  ]);
+  // Warnings precede the report on the same stream.
+  const report = JSON.parse(text.slice(text.indexOf('{'))) as FioReport;
+  const job = report.jobs[0];
+  if (job === undefined || job.error !== 0) throw new Error(`fio failed: error ${job?.error}`);
+  const side = workload.mode.endsWith('read') ? job.read : job.write;
+  return {
+    rate: workload.unit === 'MiB/s' ? side.bw_bytes / MIB : side.iops,
+    operationsPerSecond: side.iops,
+    clientCpuPercent: job.usr_cpu + job.sys_cpu,
+    p99Us: (side.clat_ns.percentile?.['99.000000'] ?? 0) / 1000,
+  };
+}
+
+function capture(command: readonly string[]): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command[0] ?? '', command.slice(1), { stdio: ['ignore', 'pipe', 'pipe'] });
+    let out = '';
+    let err = '';
+    child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()));
+    child.stderr.on('data', (chunk: Buffer) => (err += chunk.toString()));
+    child.once('error', reject);
+    child.once('close', (code) => {
+      if (code === 0) resolve(out);
+      else reject(new Error(`the client failed (${code}): ${err.trim()} ${out.slice(0, 400)}`));
+    });
+  });
+}
