@@ -174,7 +174,7 @@ export class Disk {
     for (const session of this.#sessions) session.end();
     this.domain?.setPolicy('poison');
     this.domain?.fail();
-    if (this.gate.count > 0) await this.whenQuiet(null);
+    if (this.#endedInFlight > 0) await this.whenQuiet(null);
     try {
       if (!this.mode.ignoreFlush) await flush(this.store);
     } finally {
