@@ -84,17 +84,23 @@ export interface Stream {
   startTls(settings: TlsSettings, ready: (error: string | null) => void): void;
 }
 
-/** Keys and certificates as PEM text, or the path of a GnuTLS PSK file. One of the two. */
+/** Keys and certificates as PEM text, or keys shared beforehand: one of the two (src/reactor/tls-credentials.ts). */
 export interface TlsSettings {
   readonly x509?: {
+    /** With its chain. A server needs both, a client may have none: ''. */
     readonly certPem: string;
     readonly keyPem: string;
+    /** Absent: the authorities that Node trusts. */
     readonly caPem?: string;
-    /** A client without a certificate signed by the CA is refused. */
+    /** Revoked certificates. */
+    readonly crlPem?: string;
+    /** A peer without a certificate signed by the CA is refused; a client checks the host name too. */
     readonly verifyPeer: boolean;
   };
-  /** user name to key. */
+  /** User name to key. A client uses the first entry. */
   readonly psk?: ReadonlyMap<string, Uint8Array>;
+  /** Present: this end is the client, and `hostname` is who the server's certificate must name. */
+  readonly client?: { readonly hostname: string };
 }
 
 export type SocketAddress =
