@@ -87,8 +87,8 @@ export async function runFio(
     `--bs=${workload.blockBytes}`,
     `--iodepth=${workload.depth}`,
     '--time_based',
-    `--runtime=${time.seconds}`,
-    `--ramp_time=${time.warmupSeconds * 1000}ms`,
+    `--runtime=${Math.round(time.seconds * 1000)}ms`,
+    `--ramp_time=${Math.round(time.warmupSeconds * 1000)}ms`,
     // Without it fio keeps a map of blocks and becomes the bottleneck earlier.
     '--norandommap',
   ]);

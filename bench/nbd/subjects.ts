@@ -31,7 +31,7 @@ function holdfast(name: string, folder: string, reactor: 'io_uring' | 'portable'
       image,
       '-U',
       socket,
-      '--max-connections',
+      '--shared',
       CONNECTIONS,
     ],
   };
