@@ -17,6 +17,11 @@ export class Page {
     this.sizeBytes = region.bytes.length;
   }
 
+  /** Only one holder is left: the caller, who may use the page from its start again. */
+  get exclusive(): boolean {
+    return this.#holders === 1;
+  }
+
   hold(): void {
     this.#holders += 1;
   }
@@ -39,6 +44,7 @@ export class PagePool {
   readonly #free: Page[] = [];
   readonly #waiting: (() => void)[] = [];
   #made = 0;
+  #users = 0;
 
   constructor(pageBytes: number, limit: number, allocate: (bytes: number) => Region) {
     this.pageBytes = pageBytes;
@@ -58,7 +64,7 @@ export class PagePool {
     return page;
   }
 
-  /** Calls back once, in turn, when a page has been given back. */
+  /** Calls back once when a page has been given back; another waiter may be quicker, so be ready to wait again. */
   whenFree(callback: () => void): void {
     this.#waiting.push(callback);
   }
@@ -66,7 +72,21 @@ export class PagePool {
   /** For Page only. */
   give(page: Page): void {
     this.#free.push(page);
-    this.#waiting.shift()?.();
+    if (this.#waiting.length > 0) for (const callback of this.#waiting.splice(0)) callback();
+  }
+
+  /** A connection begins or ends: the pool is divided among those that are. */
+  join(): void {
+    this.#users += 1;
+  }
+
+  leave(): void {
+    this.#users -= 1;
+  }
+
+  /** What one user may tie up for answers: half of the pool, divided. The other half is for what arrives. */
+  get shareBytes(): number {
+    return (this.limit * this.pageBytes) / 2 / Math.max(1, this.#users);
   }
 
   get inUse(): number {

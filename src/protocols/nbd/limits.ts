@@ -29,8 +29,31 @@ export const MAX_MINIMUM_BLOCK_BYTES: number = 2 ** 16;
 /** Clients that do not ask for size constraints keep to multiples of this [NBD proto "Size constraints"]. */
 export const DEFAULT_CLIENT_BLOCK_BYTES = 512;
 
-/** Our client: the most option replies to one option, so that a server cannot keep it listening forever. */
-export const MAX_OPTION_REPLIES = 65536;
-
 /** The most extents a server should put into one chunk [NBD proto "NBD_REPLY_TYPE_BLOCK_STATUS"]. */
 export const MAX_STATUS_DESCRIPTORS: number = 2 ** 20;
+
+/** Our client: everything a server may send before the transmission phase; a list of thousands of exports fits. */
+export const MAX_CLIENT_HANDSHAKE_BYTES: number = 16 * 1024 * 1024;
+
+/**
+ * Requests of one connection in flight: Linux sends 128, QEMU 16; more only cost memory. The rest waits in the socket.
+ */
+export const MAX_REQUESTS_IN_FLIGHT = 256;
+
+/**
+ * The most bytes of one READ chunk, and the size at which a WRITE's payload is passed on while the rest still arrives.
+ * A chunk and its header fit into one page of the pool.
+ */
+export const CHUNK_BYTES: number = 256 * 1024;
+
+/** The most extents in one answer to BLOCK_STATUS: 16 KiB of 64 bit descriptors. A client asks on from where it ends. */
+export const MAX_STATUS_EXTENTS = 1024;
+
+/** Metadata contexts that a BLOCK_STATUS with a payload may name; we have one, a confused client may repeat it. */
+export const MAX_STATUS_PAYLOAD_BYTES: number = 8 + 4 * 64;
+
+/** From accept to the first request. People type into nbdsh; a machine that takes this long is not going to. */
+export const HANDSHAKE_TIMEOUT_MS = 30_000;
+
+/** How long a connection that is ending waits for its client to take the last answers. */
+export const CLOSE_TIMEOUT_MS = 5_000;
