@@ -1,0 +1,51 @@
+import { UsageError } from '../../base/errors.ts';
+import type { DiskConfig, ServerConfig } from '../../server/config.ts';
+import type { Output } from '../output.ts';
+import type { OptionValues } from '../parse.ts';
+import { takeActivatedSockets } from '../serve/activation.ts';
+import { parseDisks } from '../serve/disks.ts';
+import { chooseListen } from '../serve/listen.ts';
+import { maxConnections, switchOption, textOption } from '../serve/options.ts';
+import { runServer, type ServeSettings } from '../serve/run-server.ts';
+import { readTls } from '../serve/tls.ts';
+
+/** `holdfast serve DISK...`. */
+export async function runServe(
+  operands: readonly string[],
+  options: OptionValues,
+  output: Output,
+): Promise<number> {
+  const disks = parseDisks(operands, options);
+  return runServer(await serveSettings(disks, options), output);
+}
+
+/** Everything that `serve` was told, checked as far as it can be without touching a disk. */
+export async function serveSettings(
+  disks: readonly DiskConfig[],
+  options: OptionValues,
+): Promise<ServeSettings> {
+  const command = textOption(options, 'run');
+  const json = switchOption(options, 'json');
+  if (json && command !== undefined) {
+    throw new UsageError('--json and --run exclude each other: standard output is for the command');
+  }
+  const limit = maxConnections(options);
+  // The sockets are taken, and their variables removed, before anything is started from here.
+  const activated = takeActivatedSockets(process.env, process.pid);
+  const tls = await readTls(options);
+  const listen = chooseListen(options, activated, tls.mode);
+  const pidFile = textOption(options, 'pidFile');
+  return {
+    disks,
+    listen,
+    tls,
+    maxConnections: limit,
+    reactor: (textOption(options, 'reactor') ?? 'auto') as ServerConfig['reactor'],
+    formatNamed: textOption(options, 'format') !== undefined,
+    exitWithParent: switchOption(options, 'exitWithParent'),
+    quiet: options['quiet'] === true,
+    json,
+    ...(command === undefined ? {} : { command }),
+    ...(pidFile === undefined ? {} : { pidFile }),
+  };
+}

@@ -1,0 +1,178 @@
+import { unreachable } from '../../base/assert.ts';
+import type { ArgumentSpec, CommandSpec, OptionSpec, ProgramSpec } from '../spec/spec.ts';
+
+export type Shell = 'bash' | 'zsh' | 'fish';
+
+export function renderCompletion(program: ProgramSpec, shell: Shell): string {
+  switch (shell) {
+    case 'bash':
+      return bash(program);
+    case 'zsh':
+      return zsh(program);
+    case 'fish':
+      return fish(program);
+    default:
+      return unreachable(shell);
+  }
+}
+
+function spellings(option: OptionSpec): string[] {
+  const all = [option.short, option.long, ...(option.aliases ?? [])];
+  return all.filter((name) => name !== undefined);
+}
+
+function allOptions(program: ProgramSpec, command: CommandSpec): OptionSpec[] {
+  return [...command.options, ...program.options];
+}
+
+// Bash: one function; the word before decides for values, else options or operands.
+
+function bash(program: ProgramSpec): string {
+  const names = program.commands.map((command) => command.name).join(' ');
+  return [
+    `# bash completion for ${program.name}`,
+    `_${program.name}() {`,
+    '  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]}',
+    '  COMPREPLY=()',
+    '  if ((COMP_CWORD == 1)); then',
+    `    COMPREPLY=($(compgen -W '${names} --help --version' -- "$cur"))`,
+    '    return',
+    '  fi',
+    '  case $command in',
+    ...program.commands.flatMap((command) => bashCommand(program, command)),
+    '  esac',
+    '}',
+    `complete -o filenames -F _${program.name} ${program.name}`,
+    '',
+  ].join('\n');
+}
+
+function bashCommand(program: ProgramSpec, command: CommandSpec): string[] {
+  const options = allOptions(program, command);
+  const valued = options.filter((option) => option.placeholder !== undefined);
+  return [
+    `    ${command.name})`,
+    '      case $prev in',
+    ...valued.map(
+      (option) => `        ${spellings(option).join('|')}) ${bashValues(option)}; return ;;`,
+    ),
+    '      esac',
+    '      if [[ $cur == -* ]]; then',
+    `        COMPREPLY=($(compgen -W '${options.flatMap(spellings).join(' ')} --help' -- "$cur"))`,
+    '      else',
+    `        ${bashValues(operand(program, command))}`,
+    '      fi',
+    '      ;;',
+  ];
+}
+
+function bashValues(part: { choices?: readonly string[]; value?: string }): string {
+  if (part.choices !== undefined) {
+    return `COMPREPLY=($(compgen -W '${part.choices.join(' ')}' -- "$cur"))`;
+  }
+  if (part.value === 'file') return 'COMPREPLY=($(compgen -f -- "$cur"))';
+  if (part.value === 'directory') return 'COMPREPLY=($(compgen -d -- "$cur"))';
+  return 'COMPREPLY=()';
+}
+
+/** What the first operand may be; `man` takes the names of the commands. */
+function operand(
+  program: ProgramSpec,
+  command: CommandSpec,
+): { choices?: readonly string[]; value?: string } {
+  const argument = command.arguments[0];
+  if (argument === undefined) return {};
+  const choices = argument.choices ?? commandNames(program, argument);
+  return choices === undefined ? { value: argument.value } : { choices };
+}
+
+function commandNames(program: ProgramSpec, argument: ArgumentSpec): string[] | undefined {
+  if (argument.name !== 'COMMAND') return undefined;
+  return program.commands.map((command) => command.name);
+}
+
+// Zsh: _arguments does the work.
+
+function zsh(program: ProgramSpec): string {
+  return [
+    `#compdef ${program.name}`,
+    'local -a commands',
+    'commands=(',
+    ...program.commands.map((command) => `  ${quote(`${command.name}:${command.summary}`)}`),
+    ')',
+    'if (( CURRENT == 2 )); then',
+    "  _describe -t commands 'command' commands",
+    '  return',
+    'fi',
+    'local command=$words[2]',
+    'shift words; (( CURRENT-- ))',
+    'case $command in',
+    ...program.commands.flatMap((command) => [
+      `  ${command.name})`,
+      '    _arguments -s -S \\',
+      ...allOptions(program, command)
+        .flatMap(zshOption)
+        .map((line) => `      ${line} \\`),
+      `      ${zshOperand(program, command)}`,
+      '    ;;',
+    ]),
+    'esac',
+    '',
+  ].join('\n');
+}
+
+function zshOption(option: OptionSpec): string[] {
+  const text = option.description.replaceAll(/[[\]:\\]/g, '\\$&');
+  const value =
+    option.placeholder === undefined ? '' : `:${option.placeholder}:${zshValues(option)}`;
+  const repeat = option.repeatable === true ? '*' : '';
+  return spellings(option).map((name) => quote(`${repeat}${name}[${text}]${value}`));
+}
+
+function zshOperand(program: ProgramSpec, command: CommandSpec): string {
+  const argument = command.arguments[0];
+  if (argument === undefined) return quote('--help[print a summary]');
+  const star = argument.variadic === true ? '*' : '1';
+  return quote(`${star}:${argument.name}:${zshValues(operand(program, command))}`);
+}
+
+function zshValues(part: { choices?: readonly string[]; value?: string }): string {
+  if (part.choices !== undefined) return `(${part.choices.join(' ')})`;
+  if (part.value === 'file') return '_files';
+  if (part.value === 'directory') return '_files -/';
+  return ' ';
+}
+
+// Fish: one line for each thing.
+
+function fish(program: ProgramSpec): string {
+  const lines = [`complete -c ${program.name} -f`];
+  for (const command of program.commands) {
+    const { name } = command;
+    const here = `complete -c ${program.name} -n '__fish_seen_subcommand_from ${name}'`;
+    lines.push(
+      `complete -c ${program.name} -n __fish_use_subcommand -a ${name} -d ${quote(command.summary)}`,
+      ...allOptions(program, command).map((option) => `${here} ${fishOption(option)}`),
+    );
+    const values = operand(program, command);
+    if (values.choices !== undefined) lines.push(`${here} -a ${quote(values.choices.join(' '))}`);
+    else if (values.value === 'file') lines.push(`${here} -F`);
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+function fishOption(option: OptionSpec): string {
+  const names = spellings(option).map((name) =>
+    name.startsWith('--') ? `-l ${name.slice(2)}` : `-s ${name.slice(1)}`,
+  );
+  const parts = [...names, `-d ${quote(option.description)}`];
+  if (option.placeholder !== undefined) parts.push('-r');
+  if (option.choices !== undefined) parts.push(`-a ${quote(option.choices.join(' '))}`);
+  else if (option.value === 'file' || option.value === 'directory') parts.push('-F');
+  return parts.join(' ');
+}
+
+/** Quoted for any of the three shells; no text of ours holds a backslash before a quote. */
+function quote(text: string): string {
+  return `'${text.replaceAll("'", `'\\''`)}'`;
+}

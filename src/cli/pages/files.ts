@@ -1,0 +1,17 @@
+import { PROGRAM } from '../spec/program.ts';
+import { renderReference } from './markdown.ts';
+import { renderCommandPage, renderProgramPage } from './roff.ts';
+
+/** The committed files that are made from the declaration: path below the repository's root, and content. */
+export function generatedFiles(version: string): ReadonlyMap<string, string> {
+  const files = new Map<string, string>();
+  files.set('docs/reference/cli.md', renderReference(PROGRAM));
+  files.set('packaging/man/holdfast.1', renderProgramPage(PROGRAM, version));
+  for (const command of PROGRAM.commands) {
+    files.set(
+      `packaging/man/holdfast-${command.name}.1`,
+      renderCommandPage(PROGRAM, command, version),
+    );
+  }
+  return files;
+}

@@ -1,0 +1,110 @@
+import { Command, CommanderError, Option } from 'commander';
+import { UsageError } from '../base/errors.ts';
+import { renderCommandHelp, renderProgramHelp } from './pages/help.ts';
+import type { CommandSpec, OptionSpec, ProgramSpec } from './spec/spec.ts';
+
+/** The values of options by the camel case of their long names; switches are true or absent. */
+export type OptionValues = Readonly<
+  Record<string, string | readonly string[] | boolean | undefined>
+>;
+
+export type Parsed =
+  | {
+      readonly kind: 'command';
+      readonly name: string;
+      /** In the order of the declaration; a variadic argument's values come last. */
+      readonly operands: readonly string[];
+      readonly options: OptionValues;
+    }
+  /** Text that was asked for, for stdout. */
+  | { readonly kind: 'text'; readonly text: string };
+
+/** Reads a command line (without node and the script). Throws UsageError with one line. */
+export function parseCommandLine(
+  spec: ProgramSpec,
+  version: string,
+  argv: readonly string[],
+): Parsed {
+  let text = '';
+  let parsed: Parsed | null = null;
+  const program = configure(new Command(spec.name), (line) => (text += line));
+  program.configureHelp({ formatHelp: () => renderProgramHelp(spec) });
+  program.version(version, '-V, --version').enablePositionalOptions();
+  for (const option of spec.options) addOption(program, option);
+  for (const command of spec.commands) {
+    addCommand(program, spec, command, (operands, options) => {
+      parsed = { kind: 'command', name: command.name, operands, options };
+    });
+  }
+  if (argv.length === 0) throw new UsageError(`no command given; see '${spec.name} --help'`);
+  try {
+    program.parse(argv, { from: 'user' });
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    if (error.exitCode !== 0) throw new UsageError(usageMessage(spec, argv, error.message));
+  }
+  return parsed ?? { kind: 'text', text };
+}
+
+function addCommand(
+  program: Command,
+  spec: ProgramSpec,
+  command: CommandSpec,
+  found: (operands: string[], options: OptionValues) => void,
+): void {
+  const target = program.command(command.name).description(command.summary);
+  target.configureHelp({ formatHelp: () => renderCommandHelp(spec, command) });
+  for (const argument of command.arguments) {
+    const { name } = argument;
+    const inner = argument.variadic === true ? `${name}...` : name;
+    const made = target.createArgument(argument.required ? `<${inner}>` : `[${inner}]`);
+    if (argument.choices !== undefined) made.choices([...argument.choices]);
+    target.addArgument(made);
+  }
+  for (const option of [...command.options, ...spec.options]) addOption(target, option);
+  target.action(() => found(target.args, target.optsWithGlobals<OptionValues>()));
+}
+
+function configure(command: Command, write: (text: string) => void): Command {
+  return command.exitOverride().configureOutput({
+    writeOut: write,
+    // Errors arrive as exceptions; the same text on stderr would be a second line.
+    writeErr: () => undefined,
+  });
+}
+
+function addOption(command: Command, option: OptionSpec): void {
+  const value = option.placeholder === undefined ? '' : ` <${option.placeholder}>`;
+  const names = option.short === undefined ? option.long : `${option.short}, ${option.long}`;
+  const made = new Option(`${names}${value}`, option.description);
+  if (option.choices !== undefined) made.choices([...option.choices]);
+  if (option.env !== undefined) made.env(option.env);
+  if (option.repeatable === true) {
+    made.argParser((text: string, before: readonly string[] | undefined) => [
+      ...(before ?? []),
+      text,
+    ]);
+  }
+  command.addOption(made);
+  for (const alias of option.aliases ?? []) {
+    // Commander knows two spellings of an option; a further one is an option of its own that sets the same value.
+    const other = new Option(`${alias}${value}`).hideHelp();
+    command.addOption(other);
+    command.on(`option:${other.name()}`, (text: string) => {
+      const key = made.attributeName();
+      const before = command.getOptionValue(key) as readonly string[] | undefined;
+      const now = option.repeatable === true ? [...(before ?? []), text] : text;
+      command.setOptionValueWithSource(key, now, 'cli');
+    });
+  }
+}
+
+function usageMessage(spec: ProgramSpec, argv: readonly string[], message: string): string {
+  const name = spec.commands.find((command) => command.name === argv[0])?.name;
+  const help = name === undefined ? `${spec.name} --help` : `${spec.name} ${name} --help`;
+  const what = message
+    .replace(/^error: /, '')
+    .replaceAll(/\s*\n\s*/g, ' ')
+    .replace(/\.$/, '');
+  return `${what}; see '${help}'`;
+}

@@ -1,0 +1,171 @@
+import { ConfigError } from '../../base/errors.ts';
+import { parseNbdUri, type UriAddress } from '../../protocols/nbd/uri.ts';
+import type { SocketAddress } from '../../reactor/reactor.ts';
+import type { DiskConfig, ServerConfig } from '../../server/config.ts';
+import { startServer, type Server } from '../../server/server.ts';
+import type { Output } from '../output.ts';
+import { looksFormatted } from './image-format.ts';
+import { live } from './lifecycle.ts';
+import { reachesBeyondHost, type ListenChoice } from './listen.ts';
+import { MODE_LINES } from './modes.ts';
+import { closeOnExec, signalOnParentDeath } from './native.ts';
+import { openNotify } from './notify.ts';
+import { writePidFile } from './pid-file.ts';
+import { makePrivateSocket } from './private-socket.ts';
+import { humanReport, jsonReport, servedDisks, type ServedDisk } from './report.ts';
+import type { TlsChoice } from './tls.ts';
+
+/** What `serve` was told. */
+export interface ServeSettings {
+  readonly disks: readonly DiskConfig[];
+  readonly listen: readonly ListenChoice[];
+  readonly tls: TlsChoice;
+  readonly maxConnections: number;
+  readonly reactor: ServerConfig['reactor'];
+  /** -f raw: the operator knows what the images are. */
+  readonly formatNamed: boolean;
+  readonly command?: string;
+  readonly pidFile?: string;
+  readonly exitWithParent: boolean;
+  readonly quiet: boolean;
+  readonly json: boolean;
+}
+
+/** Starts the server, says how to reach it and lets it live. Resolves with the exit code. */
+export async function runServer(settings: ServeSettings, output: Output): Promise<number> {
+  const undo: (() => void)[] = [];
+  const cleanUp = (): void => {
+    for (const step of undo.splice(0)) step();
+  };
+  try {
+    const notify = openNotify(process.env, (why) => output.warn(why));
+    if (settings.exitWithParent) watchParent();
+    const config = serverConfig(settings, undo);
+    warnBeforehand(settings, config, output);
+    const server = await startServer(config);
+    const addresses = addressesOf(server);
+    const served = servedDisks(settings.disks, addresses, settings.tls);
+    if (settings.pidFile !== undefined) {
+      undo.push(await pidFileOrStop(settings.pidFile, server));
+    }
+    report(settings, served, addresses, output);
+    return await live(
+      server,
+      {
+        ...(settings.command === undefined ? {} : { command: settings.command }),
+        uri: served[0]?.uris[0] ?? '',
+        address: addresses[0] ?? null,
+        finalCounters: !settings.quiet,
+        cleanUp,
+        exit: (code) => process.exit(code),
+        stderr: process.stderr,
+      },
+      output,
+      notify,
+    );
+  } finally {
+    cleanUp();
+  }
+}
+
+function serverConfig(settings: ServeSettings, undo: (() => void)[]): ServerConfig {
+  const listen = settings.listen.map((choice) => ({
+    protocol: 'nbd' as const,
+    address: choice === 'private' ? privateAddress(undo) : choice,
+  }));
+  for (const { address } of listen) if (address.kind === 'fd') claim(address.fd);
+  const { disks, tls, maxConnections, reactor } = settings;
+  return {
+    disks,
+    listen,
+    tlsMode: tls.mode,
+    maxConnections,
+    reactor,
+    ...(tls.settings === undefined ? {} : { tls: tls.settings }),
+  };
+}
+
+function privateAddress(undo: (() => void)[]): SocketAddress {
+  const made = makePrivateSocket();
+  undo.push(() => made.remove());
+  return { kind: 'unix', path: made.path };
+}
+
+function claim(fd: number): void {
+  const errno = closeOnExec(fd);
+  if (errno === 0) return;
+  throw new ConfigError(
+    `LISTEN_FDS promises a socket at descriptor ${fd}, and there is none (errno ${errno})`,
+    'see sd_listen_fds(3)',
+  );
+}
+
+const SIGTERM = 15;
+
+function watchParent(): void {
+  const parent = process.ppid;
+  const errno = signalOnParentDeath(SIGTERM);
+  if (errno !== 0) {
+    throw new ConfigError(`--exit-with-parent cannot be had: errno ${errno}`, 'leave it out');
+  }
+  // It may have ended before the kernel was told.
+  if (process.ppid !== parent) process.kill(process.pid, 'SIGTERM');
+}
+
+function warnBeforehand(settings: ServeSettings, config: ServerConfig, output: Output): void {
+  for (const { disk, cache } of config.disks) {
+    if (cache === 'unsafe') output.warn(`${disk}: cache=unsafe: ${MODE_LINES.unsafe}`);
+    const format = settings.formatNamed ? null : looksFormatted(disk);
+    if (format !== null) {
+      output.warn(
+        `${disk} looks like a ${format} image and is served as raw bytes, header and all; -f raw says that this is meant`,
+      );
+    }
+  }
+  for (const { address } of config.listen) {
+    if (config.tlsMode === 'off' && reachesBeyondHost(address) && address.kind === 'tcp') {
+      output.warn(
+        `listening on ${address.host} without TLS: whoever reaches it can read and write; see --tls`,
+      );
+    }
+  }
+}
+
+/** Where the server listens now, with the ports that the kernel chose. */
+function addressesOf(server: Server): UriAddress[] {
+  const addresses = new Map<string, UriAddress>();
+  for (const uri of server.uris) {
+    const { address } = parseNbdUri(uri);
+    addresses.set(JSON.stringify(address), address);
+  }
+  return [...addresses.values()];
+}
+
+async function pidFileOrStop(path: string, server: Server): Promise<() => void> {
+  try {
+    return writePidFile(path, process.pid);
+  } catch (error) {
+    await server.stop();
+    throw error;
+  }
+}
+
+function report(
+  settings: ServeSettings,
+  served: readonly ServedDisk[],
+  addresses: readonly UriAddress[],
+  output: Output,
+): void {
+  // With --run standard output is the command's.
+  const print = (line: string): void => {
+    if (settings.command === undefined) output.data(line);
+    else output.note(line);
+  };
+  if (settings.json) {
+    print(jsonReport(served, process.pid));
+  } else if (settings.quiet) {
+    for (const { uris } of served) for (const uri of uris) print(uri);
+  } else {
+    for (const line of humanReport(served, addresses, settings.tls.mode !== 'off')) print(line);
+  }
+}

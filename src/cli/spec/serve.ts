@@ -1,0 +1,194 @@
+import { CACHE_MODES, DEFAULT_CACHE_MODE, SYNC_ERROR_POLICIES } from '../../durability/modes.ts';
+import { DEFAULT_MAX_CONNECTIONS } from '../serve/options.ts';
+import type { CommandSpec, OptionSpec } from './spec.ts';
+
+export const CACHE_OPTION: OptionSpec = {
+  long: '--cache',
+  placeholder: 'MODE',
+  description: "The cache mode, named and meant as QEMU's; see 'holdfast explain'.",
+  choices: Object.keys(CACHE_MODES),
+  defaultText: DEFAULT_CACHE_MODE,
+};
+
+export const JSON_OPTION: OptionSpec = {
+  long: '--json',
+  description: 'Print JSON on standard output, for programs.',
+};
+
+export const PORT_OPTION: OptionSpec = {
+  long: '--port',
+  short: '-p',
+  placeholder: 'PORT',
+  description: 'Listen on this TCP port; 0 lets the kernel choose one.',
+  defaultText: '10809, when nothing else says where to listen',
+};
+
+const DISK_OPTIONS: readonly OptionSpec[] = [
+  CACHE_OPTION,
+  {
+    long: '--export-name',
+    short: '-x',
+    aliases: ['--export'],
+    placeholder: 'NAME',
+    description:
+      'The export name; given once for each DISK that has no NAME= of its own, in their order.',
+    defaultText: "the empty name for a single DISK, the file's own name when there are several",
+    repeatable: true,
+  },
+  {
+    long: '--description',
+    short: '-D',
+    placeholder: 'TEXT',
+    description: 'What clients are told about the export; once for each DISK, in their order.',
+    repeatable: true,
+  },
+  {
+    long: '--read-only',
+    short: '-r',
+    description: 'Open the disks for reading only and refuse writes.',
+  },
+  {
+    long: '--format',
+    short: '-f',
+    placeholder: 'FORMAT',
+    description:
+      'The image format. Only raw is served; saying so stops the warning about images that look like another format.',
+    choices: ['raw'],
+  },
+  {
+    long: '--on-sync-error',
+    placeholder: 'POLICY',
+    description:
+      'After the host failed to make data stable: poison fails writes and flushes until an operator clears the disk; stop holds them back until an operator resumes it.',
+    choices: SYNC_ERROR_POLICIES,
+    defaultText: 'poison',
+  },
+];
+
+const LISTEN_OPTIONS: readonly OptionSpec[] = [
+  {
+    long: '--listen',
+    placeholder: 'URI',
+    description:
+      'Listen at nbd://HOST:PORT or nbd+unix:///?socket=PATH. nbds:// and nbds+unix:// say the same and need --tls require.',
+    repeatable: true,
+  },
+  PORT_OPTION,
+  {
+    long: '--bind',
+    short: '-b',
+    placeholder: 'HOST',
+    description: 'Listen on TCP at this address.',
+    defaultText: '127.0.0.1: only this machine',
+  },
+  {
+    long: '--socket',
+    short: '-k',
+    aliases: ['-U', '--unix'],
+    placeholder: 'PATH',
+    description:
+      'Listen on a Unix socket; - makes a private one in a new directory and removes it at the end.',
+    value: 'file',
+  },
+  {
+    long: '--shared',
+    short: '-e',
+    placeholder: 'N',
+    description: 'The most connections at one time; further ones are closed at once.',
+    defaultText: String(DEFAULT_MAX_CONNECTIONS),
+  },
+];
+
+const TLS_OPTIONS: readonly OptionSpec[] = [
+  {
+    long: '--tls',
+    placeholder: 'WHEN',
+    description: 'off: no TLS; on: for clients that ask; require: refuse those that do not.',
+    choices: ['off', 'on', 'require'],
+    defaultText: 'off',
+  },
+  {
+    long: '--tls-certificates',
+    placeholder: 'DIR',
+    description:
+      'A directory with server-cert.pem, server-key.pem and, to check clients, ca-cert.pem.',
+    value: 'directory',
+  },
+  {
+    long: '--tls-verify-peer',
+    description: 'Refuse clients without a certificate signed by ca-cert.pem.',
+  },
+  {
+    long: '--tls-psk',
+    placeholder: 'FILE',
+    description: 'A file of pre-shared keys, lines of USER:HEXKEY as psktool writes them.',
+    value: 'file',
+  },
+];
+
+const PROCESS_OPTIONS: readonly OptionSpec[] = [
+  {
+    long: '--reactor',
+    placeholder: 'KIND',
+    description: 'How to talk to the kernel. auto takes io_uring where it works.',
+    choices: ['auto', 'io_uring', 'portable'],
+    defaultText: 'auto',
+    env: 'HOLDFAST_REACTOR',
+  },
+  {
+    long: '--run',
+    placeholder: 'COMMAND',
+    description:
+      'Serve for as long as this shell command runs, and end with its exit status. It finds $uri, $unixsocket and $port. Without another place to listen, a private Unix socket is used.',
+  },
+  {
+    long: '--pid-file',
+    short: '-P',
+    aliases: ['--pidfile'],
+    placeholder: 'PATH',
+    description: 'Write the process id there once clients can connect.',
+    value: 'file',
+  },
+  {
+    long: '--exit-with-parent',
+    description: 'Stop, as after SIGTERM, when the process that started this one ends.',
+  },
+  { ...JSON_OPTION, description: 'Print the start-up report as one JSON object.' },
+];
+
+export const SERVE: CommandSpec = {
+  name: 'serve',
+  summary: 'serve disks over NBD',
+  details: [
+    'A DISK is a raw image file, a block device, or memory:SIZE for a disk that is gone when the server ends. NAME=PATH gives the export its name; a path that contains = is written with a slash before it, as in ./a=b.img.',
+    'Without options the server listens on 127.0.0.1:10809, which only this machine can reach. --listen, --port, --bind and --socket add up: each says one more place to listen (--port and --bind together say one). Started by systemd socket activation, the server uses the sockets it was handed, and those options are refused.',
+    'When clients can connect, the URIs and the commands that attach the disks are printed on standard output; with --quiet only the URIs.',
+    'SIGTERM, SIGINT and SIGHUP stop the server: it accepts no more connections, finishes the requests it has, makes everything stable and ends with 0. A second SIGTERM or SIGINT ends it at once. SIGUSR2 writes the counters of every disk to standard error, one line of JSON each; the end does the same unless --quiet.',
+  ],
+  arguments: [
+    {
+      name: 'DISK',
+      description: 'What to serve: PATH, NAME=PATH, memory:SIZE or NAME=memory:SIZE.',
+      required: true,
+      variadic: true,
+      value: 'file',
+    },
+  ],
+  options: [...DISK_OPTIONS, ...LISTEN_OPTIONS, ...TLS_OPTIONS, ...PROCESS_OPTIONS],
+  examples: [
+    { text: 'One image, for this machine only', command: 'holdfast serve disk.img' },
+    {
+      text: 'Two disks on a Unix socket, each by name',
+      command: 'holdfast serve root=root.img data=/dev/sdb -k /run/holdfast/nbd.sock',
+    },
+    {
+      text: 'Let nbdinfo look at an image, then stop',
+      command: `holdfast serve disk.img --run 'nbdinfo "$uri"'`,
+    },
+    {
+      text: 'To other machines, with certificates on both sides',
+      command:
+        'holdfast serve disk.img -b 0.0.0.0 --tls require --tls-certificates /etc/holdfast/pki --tls-verify-peer',
+    },
+  ],
+};

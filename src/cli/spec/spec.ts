@@ -1,0 +1,86 @@
+/**
+ * What the command line consists of, as data. Parsing, help, man pages, the reference page, completions and
+ * `--help --json` are all made from it, so that they cannot disagree.
+ */
+export interface ProgramSpec {
+  readonly name: string;
+  readonly summary: string;
+  readonly details: readonly string[];
+  readonly options: readonly OptionSpec[];
+  readonly commands: readonly CommandSpec[];
+}
+
+export interface CommandSpec {
+  readonly name: string;
+  readonly summary: string;
+  /** Paragraphs for the man page and the reference. */
+  readonly details: readonly string[];
+  readonly arguments: readonly ArgumentSpec[];
+  readonly options: readonly OptionSpec[];
+  readonly examples: readonly Example[];
+}
+
+export interface ArgumentSpec {
+  readonly name: string;
+  readonly description: string;
+  readonly required: boolean;
+  readonly variadic?: boolean;
+  readonly choices?: readonly string[];
+  readonly value: ValueKind;
+}
+
+export interface OptionSpec {
+  /** `--long`, without a value. Its camel case is the key of the parsed options. */
+  readonly long: string;
+  /** `-x`. */
+  readonly short?: string;
+  /** Other spellings of the same option, as other servers have it. */
+  readonly aliases?: readonly string[];
+  /** Absent: a switch. */
+  readonly placeholder?: string;
+  readonly description: string;
+  readonly choices?: readonly string[];
+  /** Words for what holds without it. The code that reads the option supplies the value. */
+  readonly defaultText?: string;
+  readonly repeatable?: boolean;
+  /** The environment variable that is read when the option is not given. */
+  readonly env?: string;
+  readonly value?: ValueKind;
+}
+
+/** What a shell should offer for a value. */
+export type ValueKind = 'file' | 'directory' | 'text';
+
+export interface Example {
+  readonly text: string;
+  readonly command: string;
+}
+
+/** `-p, --port PORT`: how people see an option. */
+export function optionFlags(option: OptionSpec): string {
+  const names = option.short === undefined ? option.long : `${option.short}, ${option.long}`;
+  return option.placeholder === undefined ? names : `${names} ${option.placeholder}`;
+}
+
+/** `DISK...` or `[SIZE]`: how people see an argument. */
+export function argumentText(argument: ArgumentSpec): string {
+  const name = argument.variadic === true ? `${argument.name}...` : argument.name;
+  return argument.required ? name : `[${name}]`;
+}
+
+/** The line after "usage:". */
+export function usageLine(program: ProgramSpec, command: CommandSpec): string {
+  const parts = [program.name, command.name, '[OPTION]...', ...command.arguments.map(argumentText)];
+  return parts.join(' ');
+}
+
+/** Everything that is true of an option beyond its description, as sentences. */
+export function optionRemarks(option: OptionSpec): string[] {
+  const remarks: string[] = [];
+  if (option.choices !== undefined) remarks.push(`One of: ${option.choices.join(', ')}.`);
+  if (option.defaultText !== undefined) remarks.push(`Default: ${option.defaultText}.`);
+  if (option.repeatable === true) remarks.push('May be given more than once.');
+  if (option.aliases !== undefined) remarks.push(`Also spelled ${option.aliases.join(', ')}.`);
+  if (option.env !== undefined) remarks.push(`Environment: ${option.env}.`);
+  return remarks;
+}
