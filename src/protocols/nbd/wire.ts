@@ -7,7 +7,7 @@
  */
 
 import type { BlockErrorCode } from '../../block/errors.ts';
-import { decodeText, encodeText, Reader, viewOf, Writer, writeU64 } from './bytes.ts';
+import { decodeText, encodeText, Reader, Writer, writeU64 } from './bytes.ts';
 import { MAX_STATUS_DESCRIPTORS, MAX_STRING_BYTES } from './limits.ts';
 
 export { readU64, writeU64 } from './bytes.ts';
@@ -462,29 +462,28 @@ export function decodeExport(
 
 // Transmission, the parts that are not written by hand on the hot path.
 
-/** One request as a client sends it. The cookie is two numbers of 32 bits, and opaque. */
-export interface RequestHeader {
-  readonly flags: number;
-  readonly type: number;
-  readonly cookieHigh: number;
-  readonly cookieLow: number;
-  readonly offset: number;
-  readonly length: number;
-}
-
-/** The header of a compact (28 bytes) or an extended (32 bytes) request [NBD proto "Request message"]. */
-export function encodeRequest(request: RequestHeader, extended: boolean): Uint8Array {
-  const bytes = new Uint8Array(extended ? NBD_HEADER.EXTENDED_REQUEST : NBD_HEADER.REQUEST);
-  const view = viewOf(bytes);
+/**
+ * Writes the header of a compact (28 bytes) or an extended (32 bytes) request at the start of `view`
+ * [NBD proto "Request message"]. The cookie is opaque to the server.
+ */
+export function writeRequest(
+  view: DataView,
+  extended: boolean,
+  flags: number,
+  type: number,
+  cookieHigh: number,
+  cookieLow: number,
+  offset: number,
+  length: number,
+): void {
   view.setUint32(0, extended ? NBD_EXTENDED_REQUEST_MAGIC : NBD_REQUEST_MAGIC);
-  view.setUint16(4, request.flags);
-  view.setUint16(6, request.type);
-  view.setUint32(8, request.cookieHigh);
-  view.setUint32(12, request.cookieLow);
-  writeU64(view, 16, request.offset);
-  if (extended) writeU64(view, 24, request.length);
-  else view.setUint32(24, request.length);
-  return bytes;
+  view.setUint16(4, flags);
+  view.setUint16(6, type);
+  view.setUint32(8, cookieHigh);
+  view.setUint32(12, cookieLow);
+  writeU64(view, 16, offset);
+  if (extended) writeU64(view, 24, length);
+  else view.setUint32(24, length);
 }
 
 /** The payload of NBD_REPLY_TYPE_ERROR and the start of every error chunk's. */
