@@ -1,0 +1,68 @@
+import { accessSync, constants } from 'node:fs';
+import { join } from 'node:path';
+
+/** The Debian package of every program the tests may need. scripts/test.ts installs from this list. */
+export const PACKAGE_OF: Readonly<Record<string, string>> = {
+  busybox: 'busybox-static',
+  certtool: 'gnutls-bin',
+  psktool: 'gnutls-bin',
+  fio: 'fio',
+  'mkfs.ext4': 'e2fsprogs',
+  'nbd-client': 'nbd-client',
+  nbdcopy: 'libnbd-bin',
+  nbdinfo: 'libnbd-bin',
+  nbdsh: 'python3-libnbd',
+  'qemu-img': 'qemu-utils',
+  'qemu-io': 'qemu-utils',
+  'qemu-nbd': 'qemu-utils',
+  'qemu-system-x86_64': 'qemu-system-x86',
+  strace: 'strace',
+  'systemd-socket-activate': 'systemd',
+};
+
+const FOLDERS = [...(process.env['PATH'] ?? '').split(':'), '/usr/sbin', '/sbin', '/usr/bin'];
+
+/** The path of a program, also where an ordinary user's PATH does not look; null when it is not there. */
+export function findTool(name: string): string | null {
+  for (const folder of FOLDERS) {
+    try {
+      accessSync(join(folder, name), constants.X_OK);
+      return join(folder, name);
+    } catch {
+      // Not in this folder.
+    }
+  }
+  return null;
+}
+
+/** The path of a program that `requires` has promised. */
+export function tool(name: string): string {
+  const path = findTool(name);
+  if (path === null) throw new Error(`${name} is missing: ${installHint([name])}`);
+  return path;
+}
+
+export function installHint(names: readonly string[]): string {
+  const packages = new Set(names.map((name) => PACKAGE_OF[name] ?? name));
+  return `apt-get install ${[...packages].join(' ')}`;
+}
+
+/** Whether a missing tool fails the run instead of skipping a test: on build machines nobody reads skips. */
+export function skipsFail(): boolean {
+  return [process.env['CI'], process.env['HOLDFAST_CI']].some(
+    (value) => value !== undefined && value !== '' && value !== '0' && value !== 'false',
+  );
+}
+
+/**
+ * The options of a test that needs these programs: `test(name, requires('fio'), run)`. Where one is missing the test
+ * is skipped loudly; with CI or HOLDFAST_CI set, it is an error.
+ */
+export function requires(...names: readonly string[]): { skip: string | false } {
+  const missing = names.filter((name) => findTool(name) === null);
+  if (missing.length === 0) return { skip: false };
+  const reason = `needs ${missing.join(', ')}: ${installHint(missing)}`;
+  if (skipsFail()) throw new Error(`with CI set no test may be skipped; this one ${reason}`);
+  process.stderr.write(`SKIPPED TEST: ${reason}\n`);
+  return { skip: reason };
+}
