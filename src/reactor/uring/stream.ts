@@ -139,7 +139,8 @@ export class UringStream implements Stream {
     assert(!this.#receiving && this.#sending === null, 'TLS starts between messages');
     this.#context.bridgeTls(this.#fd, settings).then(
       (plain) => {
-        // The bridge owns the socket with the cipher text now; this stream goes on with the plain side.
+        // The bridge has a descriptor of its own for the cipher text; this stream goes on with the plain side.
+        sys.close(this.#fd);
         this.#fd = plain;
         ready(null);
       },

@@ -1,0 +1,34 @@
+import type { TlsReply, TlsRequest } from '../reactor/tls-bridge.ts';
+import type { SocketAddress } from '../reactor/reactor.ts';
+import type { DiskCounters, ServerConfig } from './config.ts';
+
+// What the main thread and the data plane's thread say to each other.
+
+export type LogLevel = 'warn' | 'info';
+
+/** What the data plane is started with. */
+export interface DataPlaneStart {
+  readonly config: ServerConfig;
+}
+
+export type ToDataPlane =
+  | { readonly type: 'counters'; readonly id: number }
+  | { readonly type: 'resume'; readonly id: number; readonly exportName: string }
+  | { readonly type: 'stop'; readonly id: number }
+  | TlsReply;
+
+/** An error as it travels between threads; `hint` and `code` are there when it was one of ours or of the system. */
+export interface ErrorMessage {
+  readonly name: string;
+  readonly message: string;
+  readonly hint?: string;
+  readonly code?: string;
+}
+
+export type FromDataPlane =
+  | { readonly type: 'ready'; readonly addresses: readonly SocketAddress[] }
+  | { readonly type: 'failed'; readonly error: ErrorMessage }
+  | { readonly type: 'log'; readonly level: LogLevel; readonly line: string }
+  | { readonly type: 'answer'; readonly id: number; readonly counters: readonly DiskCounters[] }
+  | { readonly type: 'refused'; readonly id: number; readonly error: ErrorMessage }
+  | TlsRequest;

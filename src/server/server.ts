@@ -1,0 +1,147 @@
+import { Worker } from 'node:worker_threads';
+import { AssertionError } from '../base/assert.ts';
+import { ConfigError } from '../base/errors.ts';
+import { formatNbdUri } from '../protocols/nbd/uri.ts';
+import type { SocketAddress } from '../reactor/reactor.ts';
+import { TlsBridge } from '../reactor/tls-bridge.ts';
+import type { DiskCounters, ServerConfig } from './config.ts';
+import type {
+  DataPlaneStart,
+  ErrorMessage,
+  FromDataPlane,
+  LogLevel,
+  ToDataPlane,
+} from './messages.ts';
+
+export type { LogLevel } from './messages.ts';
+
+export interface Server {
+  /** One for each listener and disk, with the port the kernel chose. */
+  readonly uris: readonly string[];
+  /** Where it listens; a socket handed over by systemd has no address of ours. */
+  readonly addresses: readonly SocketAddress[];
+  /** After `stop`: as they were at the end. */
+  counters(): Promise<readonly DiskCounters[]>;
+  /** The operator accepts what a failed sync lost, and lets a stopped or poisoned disk go on. */
+  resume(exportName: string): Promise<void>;
+  /** Answers what was asked, makes everything stable, closes. Calling it again waits for the same end. */
+  stop(): Promise<void>;
+  /** Resolves after `stop`; rejects when the data plane dies of a bug of ours. */
+  readonly stopped: Promise<void>;
+}
+
+interface Waiting {
+  resolve(counters: readonly DiskCounters[]): void;
+  reject(error: Error): void;
+}
+
+/**
+ * Starts a server: a data plane on a thread of its own. Rejects with a ConfigError that says what is wrong with which disk
+ * or listener; nothing is left open then. `log` gets one line at a time: 'warn' is for the operator's eyes.
+ */
+export async function startServer(
+  config: ServerConfig,
+  log: (level: LogLevel, line: string) => void = () => {},
+): Promise<Server> {
+  const start: DataPlaneStart = { config };
+  // `.ts` in the source tree, `.js` in what `npm run build` makes of it.
+  const worker = new Worker(new URL(import.meta.url.replace(/server(\.\w+)$/, 'worker$1')), {
+    workerData: start,
+    name: 'data-plane',
+  });
+  const handle = new ServerHandle(worker, log);
+  const addresses = await handle.ready;
+  return handle.serve(uris(config, addresses), addresses);
+}
+
+class ServerHandle {
+  readonly ready: Promise<readonly SocketAddress[]>;
+  readonly #worker: Worker;
+  readonly #waiting = new Map<number, Waiting>();
+  readonly #exited: Promise<void>;
+  #nextId = 1;
+  #final: readonly DiskCounters[] | null = null;
+  #stop: Promise<void> | null = null;
+
+  constructor(worker: Worker, log: (level: LogLevel, line: string) => void) {
+    this.#worker = worker;
+    const tls = new TlsBridge((reply) => worker.postMessage(reply));
+    this.ready = new Promise((resolve, reject) => {
+      worker.on('message', (message: FromDataPlane) => {
+        if (tls.handle(message)) return;
+        if (message.type === 'ready') resolve(message.addresses);
+        else if (message.type === 'failed') reject(errorOf(message.error));
+        else if (message.type === 'log') log(message.level, message.line);
+        else if (message.type === 'answer' || message.type === 'refused') this.#answered(message);
+      });
+      worker.on('error', reject);
+    });
+    this.#exited = new Promise((resolve, reject) => {
+      worker.on('error', (error) => {
+        const why = error instanceof Error ? error.message : String(error);
+        const died = new AssertionError(`the data plane died: ${why}`, { cause: error });
+        for (const waiting of this.#waiting.values()) waiting.reject(died);
+        reject(died);
+      });
+      worker.on('exit', () => resolve());
+    });
+    // Whoever wants to know asks `stopped`.
+    this.#exited.catch(() => {});
+  }
+
+  serve(served: readonly string[], addresses: readonly SocketAddress[]): Server {
+    return {
+      uris: served,
+      addresses,
+      counters: () =>
+        this.#final === null ? this.#ask({ type: 'counters' }) : Promise.resolve(this.#final),
+      resume: async (exportName) => {
+        await this.#ask({ type: 'resume', exportName });
+      },
+      stop: () => (this.#stop ??= this.#stopNow()),
+      stopped: this.#exited,
+    };
+  }
+
+  async #stopNow(): Promise<void> {
+    this.#final = await this.#ask({ type: 'stop' });
+    await this.#exited;
+  }
+
+  #ask(
+    question: { type: 'counters' | 'stop' } | { type: 'resume'; exportName: string },
+  ): Promise<readonly DiskCounters[]> {
+    const id = this.#nextId;
+    this.#nextId += 1;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject });
+      this.#worker.postMessage({ ...question, id } satisfies ToDataPlane);
+    });
+  }
+
+  #answered(message: Extract<FromDataPlane, { type: 'answer' | 'refused' }>): void {
+    const waiting = this.#waiting.get(message.id);
+    this.#waiting.delete(message.id);
+    if (message.type === 'answer') waiting?.resolve(message.counters);
+    else waiting?.reject(errorOf(message.error));
+  }
+}
+
+function errorOf({ name, message, hint, code }: ErrorMessage): Error {
+  const error =
+    hint === undefined
+      ? Object.assign(new Error(message), { name })
+      : new ConfigError(message, hint);
+  return code === undefined ? error : Object.assign(error, { code });
+}
+
+function uris(config: ServerConfig, addresses: readonly SocketAddress[]): string[] {
+  const made: string[] = [];
+  for (const address of addresses) {
+    if (address.kind === 'fd') continue;
+    for (const { exportName } of config.disks) {
+      made.push(formatNbdUri({ address, exportName, tls: config.tlsMode === 'off' ? null : {} }));
+    }
+  }
+  return made;
+}
