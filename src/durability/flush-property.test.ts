@@ -41,10 +41,11 @@ class Judge {
   /** Runs a schedule and returns the first promise that was broken, or null. */
   run(schedule: readonly Step[], deferred: (() => void)[] = []): string | null {
     for (const [i, step] of schedule.entries()) {
-      const syncs = this.#store.syncs;
+      let { syncs } = this.#store;
       // A batch of the reactor ends after every third step.
       if (i % 3 === 0) for (const callback of deferred.splice(0)) callback();
       if (this.#store.syncs > syncs) this.#atStart = this.#mutations;
+      ({ syncs } = this.#store);
       const wrong = this.#step(step) ?? this.#settle();
       if (wrong !== null) return wrong;
       if (this.#store.syncs > syncs) this.#atStart = this.#mutations;
