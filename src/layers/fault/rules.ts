@@ -1,4 +1,4 @@
-import { assert } from '../../base/assert.ts';
+import { assert, unreachable } from '../../base/assert.ts';
 import type { Prng } from '../../base/prng.ts';
 import type { BlockErrorCode } from '../../block/errors.ts';
 import { FLAG, OP, type Io, type Op } from '../../block/io.ts';
@@ -114,6 +114,8 @@ function applies(rule: FaultRule, io: Io): boolean {
     case 'delay':
     case 'hang':
       return true;
+    default:
+      return unreachable(rule.effect);
   }
 }
 
