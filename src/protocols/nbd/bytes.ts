@@ -110,22 +110,26 @@ export class Writer {
   }
 
   u16(value: number): this {
-    this.#view.setUint16(this.#grow(2), value);
+    const at = this.#grow(2);
+    this.#view.setUint16(at, value);
     return this;
   }
 
   u32(value: number): this {
-    this.#view.setUint32(this.#grow(4), value);
+    const at = this.#grow(4);
+    this.#view.setUint32(at, value);
     return this;
   }
 
   u64(value: number): this {
-    writeU64(this.#view, this.#grow(8), value);
+    const at = this.#grow(8);
+    writeU64(this.#view, at, value);
     return this;
   }
 
   bytes(bytes: Uint8Array): this {
-    this.#bytes.set(bytes, this.#grow(bytes.length));
+    const at = this.#grow(bytes.length);
+    this.#bytes.set(bytes, at);
     return this;
   }
 
@@ -145,6 +149,7 @@ export class Writer {
     return this.#bytes.subarray(0, this.#length);
   }
 
+  /** Makes room at the end and returns where. Called before the memory is looked at: it may move. */
   #grow(count: number): number {
     const start = this.#length;
     this.#length += count;
