@@ -50,6 +50,7 @@ for (const kind of REACTORS) {
     conformance(`file store, ${kind}, ${variant}`, () => open(false), {
       openReadOnly: () => open(true),
       steps: 120,
+      canFailSync: true,
     });
   }
 }

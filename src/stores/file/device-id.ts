@@ -2,8 +2,8 @@ import { readFileSync, readdirSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
 
 /**
- * A name of a block device that outlives reboots and re-plugging: the device-mapper's UUID, or udev's name in by-id (the
- * first, in the order of the alphabet), or, where nothing better is known, the path itself. `realPath` is a path in /dev
+ * A name of a block device that outlives reboots and re-plugging: the device-mapper's UUID, a loop device's
+ * file, or udev's name in by-id (the first, in the order of the alphabet), or, where nothing better is known, the path itself. `realPath` is a path in /dev
  * without symbolic links, `device` its "major:minor".
  */
 export function stableDeviceId(
@@ -14,6 +14,9 @@ export function stableDeviceId(
 ): string {
   const uuid = textOf(join(sysfs, 'dev/block', device, 'dm/uuid'));
   if (uuid !== null && uuid !== '') return `dm-uuid-${uuid}`;
+  // The number of a loop device says nothing of what is in it.
+  const file = textOf(join(sysfs, 'dev/block', device, 'loop/backing_file'));
+  if (file !== null && file !== '') return `loop-${file}`;
   for (const name of namesIn(byId)) {
     if (targetOf(join(byId, name)) === realPath) return name;
   }

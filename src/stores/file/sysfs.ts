@@ -8,6 +8,7 @@ export interface BlockDeviceNode {
   /** "major:minor". */
   readonly device: string;
   readonly kind: 'disk' | 'partition' | 'dm' | 'md' | 'loop' | 'zram' | 'ram' | 'nbd';
+  readonly sizeBytes: number | null;
   /** dm: the name of the mapping; md: the level; loop: the file; else null. */
   readonly detail: string | null;
   /** "write back": the drive has a volatile cache that a flush empties. null: sysfs does not say. */
@@ -49,10 +50,13 @@ function describe(folder: string, depth: number): BlockDeviceNode | null {
     : names(join(folder, 'slaves')).map((slave) =>
         describe(realpathSync(join(folder, 'slaves', slave)), depth + 1),
       );
+  const sectors = number(folder, 'size');
   const cache = text(whole, 'queue/write_cache');
   return {
     name,
     device,
+    // In sectors of 512 bytes, whatever the device's own are [Linux Documentation/ABI/stable/sysfs-block].
+    sizeBytes: sectors === null ? null : sectors * 512,
     ...kindOf(folder, name, isPartition),
     writeCache: cache === 'write back' || cache === 'write through' ? cache : null,
     fua: flag(whole, 'queue/fua'),
