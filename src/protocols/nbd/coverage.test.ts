@@ -11,7 +11,7 @@ test('coverage agrees with one flag for each byte', () => {
     fc.property(fc.array(range, { maxLength: 40 }), (ranges) => {
       const coverage = new Coverage();
       coverage.reset(100, 100 + SIZE);
-      const seen = new Array<boolean>(SIZE).fill(false);
+      const seen = Array.from({ length: SIZE }, () => false);
       for (const [start, length] of ranges) {
         const inside = length > 0 && start + length <= SIZE;
         const free = inside && !seen.slice(start, start + length).includes(true);

@@ -214,19 +214,23 @@ function parseTls(
   };
 }
 
-/** Characters that need no quoting in a path or a query, and mean nothing to a shell. */
+/** Quotes everything but letters, digits and '-._~' [RFC 3986 §2.3]. */
+function quote(text: string): string {
+  return encodeURIComponent(text).replaceAll(
+    /[!'()*]/g,
+    (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`,
+  );
+}
+
+/** The same for a path or a query, where '/', ':' and '@' may stand for themselves. */
 function encode(text: string): string {
-  return encodeURIComponent(text)
-    .replaceAll(/[!'()*]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`)
-    .replaceAll('%2F', '/')
-    .replaceAll('%3A', ':')
-    .replaceAll('%40', '@');
+  return quote(text).replaceAll('%2F', '/').replaceAll('%3A', ':').replaceAll('%40', '@');
 }
 
 /** The URI of an export; `parseNbdUri` gives the same back. */
 export function formatNbdUri(uri: NbdUri): string {
   const { address, tls } = uri;
-  const user = tls?.username === undefined ? '' : `${encodeURIComponent(tls.username)}@`;
+  const user = tls?.username === undefined ? '' : `${quote(tls.username)}@`;
   const query: string[] = [];
   let authority = user;
   if (address.kind === 'tcp') {
