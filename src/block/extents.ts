@@ -14,10 +14,13 @@ export class ExtentList {
   totalBytes = 0;
   readonly lengths: number[] = [];
   readonly flags: number[] = [];
+  /** Something was left out: what comes after it is no neighbour of the last extent. */
+  #short = false;
 
   clear(): void {
     this.count = 0;
     this.totalBytes = 0;
+    this.#short = false;
   }
 
   get full(): boolean {
@@ -26,11 +29,14 @@ export class ExtentList {
 
   /** Appends `length` bytes; equal neighbours become one. Ignored when full: an answer may be short, never wrong. */
   push(length: number, flags: number): void {
-    if (length === 0) return;
+    if (length === 0 || this.#short) return;
     if (this.count > 0 && this.flags[this.count - 1] === flags) {
       this.lengths[this.count - 1] = (this.lengths[this.count - 1] as number) + length;
     } else {
-      if (this.full) return;
+      if (this.full) {
+        this.#short = true;
+        return;
+      }
       this.lengths[this.count] = length;
       this.flags[this.count] = flags;
       this.count += 1;
