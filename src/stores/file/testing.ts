@@ -2,7 +2,7 @@ import { closeSync, mkdtempSync, openSync, rmSync, truncateSync } from 'node:fs'
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Timer } from '../../base/clock.ts';
-import type { Segments } from '../../block/memory.ts';
+import { Segments, type Region } from '../../block/memory.ts';
 import { openReactor } from '../../reactor/open.ts';
 import type { PagePool } from '../../reactor/page-pool.ts';
 import type {
@@ -37,6 +37,8 @@ class FaultyFiles implements Files {
   };
   dsyncWrites = 0;
   fault: Fault | null = null;
+  /** The most bytes one read or write moves. */
+  mostBytes = Infinity;
   /** Traits as they are found, or changed by a test. */
   traits: (found: FileTraits) => FileTraits = (found) => found;
   readonly #real: Files;
@@ -60,7 +62,8 @@ class FaultyFiles implements Files {
     offset: number,
   ): void {
     if (this.#stopped(done, 'read', segments.totalBytes - skip, 0, false)) return;
-    this.#real.read(done, fd, traits, segments, skip, offset);
+    const part = this.#shorten(segments, skip);
+    this.#real.read(done, fd, traits, part, part === segments ? skip : 0, offset);
   }
 
   write(
@@ -74,7 +77,8 @@ class FaultyFiles implements Files {
   ): void {
     if (dsync) this.dsyncWrites += 1;
     if (this.#stopped(done, 'write', segments.totalBytes - skip, 0, dsync)) return;
-    this.#real.write(done, fd, traits, segments, skip, offset, dsync);
+    const part = this.#shorten(segments, skip);
+    this.#real.write(done, fd, traits, part, part === segments ? skip : 0, offset, dsync);
   }
 
   datasync(done: Completion, fd: number): void {
@@ -100,6 +104,22 @@ class FaultyFiles implements Files {
     return this.#real.seekHole(fd, offset);
   }
 
+  /** The first `mostBytes` from byte `skip` on. */
+  #shorten(segments: Segments, skip: number): Segments {
+    if (segments.totalBytes - skip <= this.mostBytes) return segments;
+    const part = new Segments();
+    let before = 0;
+    for (let i = 0; i < segments.count && part.totalBytes < this.mostBytes; i += 1) {
+      const length = segments.lengths[i] as number;
+      const inside = Math.max(0, skip - before);
+      before += length;
+      if (inside >= length) continue;
+      const take = Math.min(length - inside, this.mostBytes - part.totalBytes);
+      part.push(segments.regions[i] as Region, (segments.starts[i] as number) + inside, take);
+    }
+    return part;
+  }
+
   #stopped(
     done: Completion,
     kind: RequestKind,
@@ -121,6 +141,7 @@ export class FaultyReactor implements Reactor {
   readonly files: FaultyFiles;
   readonly pool: PagePool;
   readonly #real: Reactor;
+  readonly #timers = new Set<() => void>();
 
   constructor(real: Reactor) {
     this.#real = real;
@@ -132,8 +153,15 @@ export class FaultyReactor implements Reactor {
   nowMs(): number {
     return this.#real.nowMs();
   }
-  after(delayMs: number, callback: () => void): Timer {
-    return this.#real.after(delayMs, callback);
+  /** Timers run when the test says so. */
+  after(_delayMs: number, callback: () => void): Timer {
+    this.#timers.add(callback);
+    return { cancel: () => this.#timers.delete(callback) };
+  }
+  fireTimers(): void {
+    const due = [...this.#timers];
+    this.#timers.clear();
+    for (const callback of due) callback();
   }
   defer(callback: () => void): void {
     this.#real.defer(callback);
