@@ -1,5 +1,6 @@
-import { lstat, unlink } from 'node:fs/promises';
+import { lstat, stat, unlink } from 'node:fs/promises';
 import net from 'node:net';
+import { dirname } from 'node:path';
 import { listenError } from './socket-error.ts';
 
 /** [unix(7)] sun_path holds 108 bytes with its end. libuv would cut a longer path short. */
@@ -14,7 +15,11 @@ export async function clearStaleSocket(path: string): Promise<void> {
     listenError({ kind: 'unix', path }, Object.assign(new Error(code), { code }));
   if (Buffer.byteLength(path) > PATH_BYTES_MAX) throw refuse('ENAMETOOLONG');
   const stats = await lstat(path).catch(() => null);
-  if (stats === null) return;
+  if (stats === null) {
+    // libuv calls this EACCES.
+    if ((await stat(dirname(path)).catch(() => null)) === null) throw refuse('ENOENT');
+    return;
+  }
   if (!stats.isSocket()) throw refuse('ENOTSOCK');
   const code = await tryConnect(path);
   if (code === 'ECONNREFUSED') await unlink(path);

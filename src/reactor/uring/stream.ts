@@ -139,12 +139,18 @@ export class UringStream implements Stream {
     assert(!this.#receiving && this.#sending === null, 'TLS starts between messages');
     this.#context.bridgeTls(this.#fd, settings).then(
       (plain) => {
+        if (this.#closed !== null) {
+          sys.close(plain);
+          return;
+        }
         // The bridge has a descriptor of its own for the cipher text; this stream goes on with the plain side.
         sys.close(this.#fd);
         this.#fd = plain;
         ready(null);
       },
-      (error: unknown) => ready(error instanceof Error ? error.message : String(error)),
+      (error: unknown) => {
+        if (this.#closed === null) ready(error instanceof Error ? error.message : String(error));
+      },
     );
   }
 }

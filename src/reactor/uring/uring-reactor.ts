@@ -1,4 +1,3 @@
-import { connect as netConnect } from 'node:net';
 import { unlinkSync } from 'node:fs';
 import type { Timer } from '../../base/clock.ts';
 import { setEventLoopHook } from '../../base/event-loop.ts';
@@ -12,8 +11,10 @@ import {
   type Stream,
   type TlsSettings,
 } from '../reactor.ts';
+import { connectError, listenError } from '../socket-error.ts';
 import * as sys from '../sys.ts';
 import { TimerQueue } from '../timers.ts';
+import { clearStaleSocket } from '../unix-socket.ts';
 import { UringFiles } from './files.ts';
 import { IORING_OP, Ring } from './ring.ts';
 import { Scratch } from './scratch.ts';
@@ -181,7 +182,7 @@ export class UringReactor implements Reactor, StreamContext {
     const listening = sys.listen(fd, BACKLOG);
     if (listening < 0) {
       sys.close(fd);
-      throw sockets.socketError(-listening, 'cannot listen');
+      throw listenError(address, sockets.socketError(-listening, 'listen'));
     }
     let open = true;
     let ended: () => void = () => {};
@@ -225,15 +226,17 @@ export class UringReactor implements Reactor, StreamContext {
 
   async #bound(address: SocketAddress): Promise<{ fd: number; bound: SocketAddress }> {
     if (address.kind === 'fd') return { fd: address.fd, bound: address };
-    if (address.kind === 'unix') await removeStaleSocket(address.path);
-    const { family, region, length } = await sockets.sockAddr(address);
+    if (address.kind === 'unix') await clearStaleSocket(address.path);
+    const { family, region, length } = await sockets.sockAddr(address).catch((error: Error) => {
+      throw listenError(address, error);
+    });
     const fd = sockets.openSocket(family);
     if (address.kind === 'tcp') sockets.reuseAddress(fd, this.scratch.region);
     const result = sys.bind(fd, region, length);
     sys.unmap(region);
     if (result < 0) {
       sys.close(fd);
-      throw sockets.socketError(-result, `cannot listen on ${describe(address)}`);
+      throw listenError(address, sockets.socketError(-result, 'bind'));
     }
     if (address.kind === 'unix') return { fd, bound: address };
     return { fd, bound: { ...address, port: sockets.boundPort(fd) ?? address.port } };
@@ -241,13 +244,15 @@ export class UringReactor implements Reactor, StreamContext {
 
   async connect(address: SocketAddress): Promise<Stream> {
     if (address.kind === 'fd') return new UringStream(this, address.fd, 'fd');
-    const { family, region, length } = await sockets.sockAddr(address);
+    const { family, region, length } = await sockets.sockAddr(address).catch((error: Error) => {
+      throw connectError(address, error);
+    });
     const fd = sockets.openSocket(family);
     const result = await this.#once(IORING_OP.CONNECT, fd, region.address, 0, length);
     sys.unmap(region);
     if (result < 0) {
       sys.close(fd);
-      throw sockets.socketError(-result, `cannot connect to ${describe(address)}`);
+      throw connectError(address, sockets.socketError(-result, 'connect'));
     }
     sockets.tuneConnection(fd, this.scratch.region);
     return new UringStream(this, fd, describe(address));
@@ -267,18 +272,4 @@ function describe(address: SocketAddress): string {
   if (address.kind === 'unix') return `unix ${address.path}`;
   if (address.kind === 'fd') return `fd ${address.fd}`;
   return `tcp ${address.host}:${address.port}`;
-}
-
-/** A socket file left by a dead server is in the way of bind(2); one that answers belongs to a live one. */
-async function removeStaleSocket(path: string): Promise<void> {
-  const code = await new Promise<string>((resolve) => {
-    const probe = netConnect({ path });
-    probe.once('connect', () => {
-      probe.destroy();
-      resolve('EADDRINUSE');
-    });
-    probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? ''));
-  });
-  if (code === 'EADDRINUSE') throw sockets.socketError(98, `cannot listen on unix ${path}`);
-  if (code === 'ECONNREFUSED') unlinkSync(path);
 }
