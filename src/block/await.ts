@@ -9,7 +9,11 @@ import { Region } from './memory.ts';
 // For cold paths, plugins and tests: one allocation of everything per request, checked, and awaitable.
 
 /** Reads `length` bytes (at most maxTransferBytes) at byte `offset`. Rejects with a BlockError. */
-export async function read(device: BlockDevice, offset: number, length: number): Promise<Uint8Array> {
+export async function read(
+  device: BlockDevice,
+  offset: number,
+  length: number,
+): Promise<Uint8Array> {
   const io = await perform(device, OP.READ, offset, length, 0, new Uint8Array(length));
   return io.segments.count === 0 ? new Uint8Array(0) : io.segments.bytesAt(0);
 }

@@ -9,9 +9,9 @@ export { ModelDisk, randomStep, type Step } from './conformance/model.ts';
 export { MIN_BLOCKS, type ConformanceTarget, type ConformanceTraits } from './conformance/suite.ts';
 
 /**
- * Registers node:test tests for every point of the contract that `BlockDevice` states, under the title `name`. `open` is
- * called once for each test and gives a writable device of at least MIN_BLOCKS blocks; the suite closes it. Where the
- * traits say that targets can lose power or fail a sync, what FLUSH and FUA promise is tested too.
+ * Registers node:test tests for every point of the contract that `BlockDevice` states, under the title `name`. `open`
+ * is called once for each test and gives a writable device of at least MIN_BLOCKS blocks; the suite closes it. Where
+ * the traits say that targets can lose power or fail a sync, what FLUSH and FUA promise is tested too.
  */
 export function conformance(
   name: string,

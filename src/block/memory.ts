@@ -9,7 +9,12 @@ export class Region {
   readonly bytes: Uint8Array;
   readonly view: DataView;
 
-  constructor(address: number, buffer: ArrayBufferLike, byteOffset = 0, byteLength = buffer.byteLength) {
+  constructor(
+    address: number,
+    buffer: ArrayBufferLike,
+    byteOffset = 0,
+    byteLength = buffer.byteLength,
+  ) {
     this.address = address;
     this.bytes = new Uint8Array(buffer, byteOffset, byteLength);
     this.view = new DataView(buffer, byteOffset, byteLength);

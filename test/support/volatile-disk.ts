@@ -48,8 +48,8 @@ export interface VolatileDiskOptions {
 }
 
 /**
- * A disk with a volatile cache, in memory: requests complete later and in random order, and a crash leaves of every block
- * any content it had since it was last stable.
+ * A disk with a volatile cache, in memory: requests complete later and in random order, and a crash leaves of every
+ * block any content it had since it was last stable.
  */
 export class VolatileDisk implements BlockDevice {
   readonly info: DeviceInfo;

@@ -213,8 +213,8 @@ export async function writeAll(
 }
 
 /**
- * The allocation of a whole range, asked for as often as it takes: an answer may be short, but it goes on by at least one
- * extent and never beyond what was asked for.
+ * The allocation of a whole range, asked for as often as it takes: an answer may be short, but it goes on by at least
+ * one extent and never beyond what was asked for.
  */
 export async function mapRange(
   device: BlockDevice,

@@ -17,7 +17,10 @@ export type FaultEffect =
   | { readonly kind: 'lie' }
   /** Only for WRITE, WRITE_ZEROES and DISCARD: it completes and nothing is changed. */
   | { readonly kind: 'drop' }
-  /** Only for WRITE, WRITE_ZEROES and DISCARD: the first `keepBytes` are done (default: random whole blocks), then it fails. */
+  /**
+   * Only for WRITE, WRITE_ZEROES and DISCARD: the first `keepBytes` are done (default: random whole blocks), then it
+   * fails.
+   */
   | { readonly kind: 'torn'; readonly code: BlockErrorCode; readonly keepBytes?: number };
 
 /** Which requests, and what happens to them. All given conditions must hold. */
