@@ -134,22 +134,41 @@ onBothReactors(
     for (const stream of [io.stdout, io.stderr]) {
       stream.on('data', (chunk: Buffer) => (said += chunk.toString()));
     }
-    const times = (text: RegExp, count: number): Promise<true> =>
-      until(`${text} ${count} times from qemu-io`, 40_000, () =>
-        (said.match(text) ?? []).length >= count ? true : null,
+    // One line at a time: qemu-io polls its input and would not see lines that stdio has read already.
+    let prompts = 0;
+    const prompt = async (): Promise<void> => {
+      prompts += 1;
+      await until(`prompt ${prompts} of qemu-io`, 40_000, () =>
+        (said.match(/qemu-io> /g) ?? []).length >= prompts ? true : null,
       ).catch((error: Error) => {
         throw new Error(`${error.message}\n${said}`);
       });
-    io.stdin.write('write -P 0x41 0 64k\nflush\nwrite -P 0x42 64k 64k\n');
-    await times(/wrote 65536\/65536/g, 2);
+    };
+    const command = async (line: string): Promise<void> => {
+      io.stdin.write(`${line}\n`);
+      await prompt();
+    };
+    await prompt();
+    for (const line of ['write -P 0x41 0 64k', 'flush', 'write -P 0x42 64k 64k']) {
+      await command(line);
+    }
     await first.kill();
     // Sent while nobody listens: waits for the server to come back.
-    io.stdin.write('read -P 0x41 0 64k\nread -P 0x42 64k 64k\nwrite -P 0x43 128k 64k\nflush\n');
+    const waiting = command('read -P 0x41 0 64k');
     await sleep(300);
     const second = await startHoldfast(t, [image], { reactor, socket });
-    await times(/wrote 65536\/65536/g, 3);
-    io.stdin.end('read -P 0x43 128k 64k\nquit\n');
-    const code = await new Promise((resolve) => io.once('close', resolve));
+    await waiting;
+    for (const line of [
+      'read -P 0x42 64k 64k',
+      'write -P 0x43 128k 64k',
+      'flush',
+      'read -P 0x43 128k 64k',
+    ]) {
+      await command(line);
+    }
+    const closed = new Promise((resolve) => io.once('close', resolve));
+    io.stdin.end('quit\n');
+    const code = await closed;
     assert.equal(code, 0, said);
     assert.doesNotMatch(said, /failed|error|Pattern/i, said);
     await second.stop();
