@@ -4,7 +4,7 @@ import { FLAG, OP, type Io } from '../../block/io.ts';
 import { MAX_TRANSFER_BYTES } from '../../block/limits.ts';
 import { Segments } from '../../block/memory.ts';
 import type { Page } from '../../reactor/page-pool.ts';
-import { Completion, FALLOCATE } from '../../reactor/reactor.ts';
+import { Completion, FALLOCATE, type Reactor } from '../../reactor/reactor.ts';
 import type { BounceWaiter } from './bounce.ts';
 import type { DiskFile } from './disk-file.ts';
 
@@ -19,6 +19,9 @@ const EOPNOTSUPP = -95;
 const WAY = { PUNCH_HOLE: 0, ZERO_RANGE: 1, WRITE: 2 } as const;
 type Way = (typeof WAY)[keyof typeof WAY];
 
+/** The most idle ops kept for reuse by one reactor. */
+const KEPT_OPS = 4096;
+
 /** Who is told that an op has ended, and reuses it. */
 export interface FileOpOwner {
   opDone(op: FileOp, io: Io, error: BlockErrorCode | null): void;
@@ -29,8 +32,8 @@ export interface FileOpOwner {
  * except views of memory where a transfer has to be bounced.
  */
 export class FileOp extends Completion implements BounceWaiter {
-  readonly #file: DiskFile;
-  readonly #owner: FileOpOwner;
+  #file!: DiskFile;
+  #owner!: FileOpOwner;
   /** What is given to the kernel when it is not the Io's own memory: a bounce page, or zeroes. */
   readonly #own = new Segments();
   readonly #again: () => void;
@@ -47,16 +50,16 @@ export class FileOp extends Completion implements BounceWaiter {
   /** When it was issued, by the reactor's clock. */
   startedMs = 0;
 
-  constructor(file: DiskFile, owner: FileOpOwner) {
+  constructor() {
     super();
-    this.#file = file;
-    this.#owner = owner;
     this.#again = () => this.#issue();
   }
 
   /** Starts `io`. `native`: a WRITE is made stable by the request itself. */
-  start(io: Io, native: boolean): void {
+  start(file: DiskFile, owner: FileOpOwner, io: Io, native: boolean): void {
     assert(this.#io === null, 'a FileOp is started twice');
+    this.#file = file;
+    this.#owner = owner;
     this.#io = io;
     this.#done = 0;
     this.native = native;
@@ -296,4 +299,28 @@ export class FileOp extends Completion implements BounceWaiter {
     }
     this.#owner.opDone(this, io, error);
   }
+}
+
+/** Idle ops of one reactor, shared by all its files: a reactor's places for them are not given back. */
+export class FileOpPool {
+  readonly #free: FileOp[] = [];
+
+  take(): FileOp {
+    return this.#free.pop() ?? new FileOp();
+  }
+
+  give(op: FileOp): void {
+    if (this.#free.length < KEPT_OPS) this.#free.push(op);
+  }
+}
+
+const ofReactor = new WeakMap<Reactor, FileOpPool>();
+
+export function fileOpPoolOf(reactor: Reactor): FileOpPool {
+  let pool = ofReactor.get(reactor);
+  if (pool === undefined) {
+    pool = new FileOpPool();
+    ofReactor.set(reactor, pool);
+  }
+  return pool;
 }

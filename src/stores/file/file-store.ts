@@ -7,11 +7,8 @@ import { MAX_TRANSFER_BYTES } from '../../block/limits.ts';
 import type { DiskState } from '../../durability/disk-state.ts';
 import type { AdmitOwner, FlushDomain } from '../../durability/flush-domain.ts';
 import type { DiskFile } from './disk-file.ts';
-import { FileOp, type FileOpOwner } from './file-op.ts';
+import { fileOpPoolOf, type FileOp, type FileOpOwner, type FileOpPool } from './file-op.ts';
 import { fillExtents } from './map.ts';
-
-/** The most FileOps kept for reuse. */
-const KEPT_OPS = 1024;
 
 /**
  * A raw image file or a block device as a disk. Writes go to the host's page cache, or with O_DIRECT past it; FLUSH and
@@ -22,7 +19,7 @@ export class FileStore implements BlockDevice, IoOwner, AdmitOwner, FileOpOwner 
   readonly #readOnly: boolean;
   readonly #release: () => void;
   readonly #tellLessAble: () => void;
-  readonly #ops: FileOp[] = [];
+  readonly #ops: FileOpPool;
   #info: DeviceInfo;
   #inFlight = 0;
   #closing: Promise<void> | null = null;
@@ -33,6 +30,7 @@ export class FileStore implements BlockDevice, IoOwner, AdmitOwner, FileOpOwner 
     this.#file = file;
     this.#readOnly = readOnly;
     this.#release = release;
+    this.#ops = fileOpPoolOf(file.reactor);
     this.#info = this.#describe();
     this.#tellLessAble = () => {
       this.#info = this.#describe();
@@ -93,14 +91,14 @@ export class FileStore implements BlockDevice, IoOwner, AdmitOwner, FileOpOwner 
   admitted(io: Io): void {
     const fua = (io.flags & FLAG.FUA) !== 0;
     const native = fua && io.op === OP.WRITE && this.#file.prefersNative(io.length);
-    const op = this.#take();
+    const op = this.#ops.take();
     if (native) op.startedMs = this.#file.reactor.nowMs();
-    op.start(io, native);
+    op.start(this.#file, this, io, native);
   }
 
   opDone(op: FileOp, io: Io, error: BlockErrorCode | null): void {
     const { native } = op;
-    if (this.#ops.length < KEPT_OPS) this.#ops.push(op);
+    this.#ops.give(op);
     if (!io.mutates) {
       io.complete(error);
       return;
@@ -145,7 +143,7 @@ export class FileStore implements BlockDevice, IoOwner, AdmitOwner, FileOpOwner 
       // O_DIRECT reads past the page cache: reading ahead into it would only cost.
       io.complete(null);
     } else {
-      this.#take().start(io, false);
+      this.#ops.take().start(this.#file, this, io, false);
     }
   }
 
@@ -162,10 +160,6 @@ export class FileStore implements BlockDevice, IoOwner, AdmitOwner, FileOpOwner 
   /** Whether it reaches beyond what somebody left of the file. */
   #isGone(io: Io): boolean {
     return io.offset + io.length > this.#file.endBytes;
-  }
-
-  #take(): FileOp {
-    return this.#ops.pop() ?? new FileOp(this.#file, this);
   }
 
   #describe(): DeviceInfo {

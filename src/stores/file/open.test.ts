@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
   linkSync,
+  mkdirSync,
   readdirSync,
   readFileSync,
   statSync,
@@ -24,7 +25,8 @@ import {
   writeStateFile,
 } from '../../durability/state-file.ts';
 import type { FileStore } from './file-store.ts';
-import { openFileStore, type FileStoreOptions } from './open.ts';
+import { openFileStore, stateFilePath, type FileStoreOptions } from './open.ts';
+import { escapeId } from './state-path.ts';
 import { openFaultyReactor, storeOptions, TestDirectory, type FaultyReactor } from './testing.ts';
 
 let reactor: FaultyReactor;
@@ -148,7 +150,7 @@ void describe('a disk that cannot be opened', () => {
     if (!asRoot(context, 'mount', '-o', 'remount,ro', point)) return;
     await refused(path, /mounted read-only/);
     const other = directory.image(MiB);
-    await refused(other, /its state file cannot be kept in/, {
+    await refused(other, /its state file, .*, cannot be kept in/, {
       stateDirectory: join(point, 'a/b'),
     });
     const store = await open(path, { readOnly: true });
@@ -273,6 +275,27 @@ void describe('what outlives a restart', () => {
     await assert.rejects(write(writer, 0, new Uint8Array(512)), /EIO/);
     await writer.close();
     await reader.close();
+  });
+
+  test('a service with a state directory uses it for images it cannot keep state beside', () => {
+    const stats = statSync(directory.image(MiB));
+    const service = { STATE_DIRECTORY: join(directory.path, 'service') };
+    const where = (path: string, environment: NodeJS.ProcessEnv): string =>
+      stateFilePath({}, path, stats, environment);
+    const path = join(directory.path, 'disk.img');
+    assert.equal(where(path, {}), `${path}.holdfast`);
+    assert.equal(where(path, service), `${path}.holdfast`);
+    const elsewhere = join(directory.path, 'unwritable/disk.img');
+    assert.equal(where(elsewhere, {}), `${elsewhere}.holdfast`);
+    const kept = (image: string): string =>
+      join(service.STATE_DIRECTORY, `${escapeId(image)}.holdfast`);
+    assert.equal(where(elsewhere, service), kept(elsewhere));
+    // Once kept there, always found there.
+    mkdirSync(service.STATE_DIRECTORY);
+    writeFileSync(kept(path), '');
+    assert.equal(where(path, service), kept(path));
+    writeFileSync(`${path}.holdfast`, '');
+    assert.equal(where(path, service), `${path}.holdfast`);
   });
 
   test('the state can be kept in another directory', async () => {

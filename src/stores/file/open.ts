@@ -220,34 +220,45 @@ function openState(options: FileStoreOptions, realPath: string, stats: Stats): D
   });
 }
 
-/** Where the state of this disk lies. */
+/**
+ * Where the state of this disk lies. For an image: beside it, unless this user may not write there and the service has a
+ * directory of its own ($STATE_DIRECTORY). Where one was kept before, it stays, or what it remembers would be overlooked.
+ */
 export function stateFilePath(
   options: Pick<FileStoreOptions, 'stateDirectory'>,
   realPath: string,
   stats: Stats,
+  environment: NodeJS.ProcessEnv = process.env,
 ): string {
   const { stateDirectory } = options;
   if (stats.isBlockDevice()) {
     const id = stableDeviceId(realPath, deviceNumber(stats.rdev));
-    return statePathUnder(stateDirectory ?? defaultStateDirectory(process.env), id);
+    return statePathUnder(stateDirectory ?? defaultStateDirectory(environment), id);
   }
-  return stateDirectory === undefined
-    ? statePathOf(realPath)
-    : statePathUnder(stateDirectory, realPath);
+  if (stateDirectory !== undefined) return statePathUnder(stateDirectory, realPath);
+  const beside = statePathOf(realPath);
+  if (environment['STATE_DIRECTORY'] === undefined || existsSync(beside)) return beside;
+  const inService = statePathUnder(defaultStateDirectory(environment), realPath);
+  return existsSync(inService) || !isWritable(dirname(beside)) ? inService : beside;
 }
 
 /** Found out now rather than at the first write, which would have to fail. */
 function requireWritable(options: FileStoreOptions, directory: string): void {
   let existing = directory;
   while (!existsSync(existing) && dirname(existing) !== existing) existing = dirname(existing);
+  if (isWritable(existing)) return;
+  throw new ConfigError(
+    `disk '${options.path}': its state file, which remembers failed syncs, cannot be kept in '${directory}'`,
+    'let this user write there, or set STATE_DIRECTORY to a directory where it may, or add --read-only',
+  );
+}
+
+function isWritable(directory: string): boolean {
   try {
-    accessSync(existing, constants.W_OK | constants.X_OK);
-  } catch (error) {
-    throw new ConfigError(
-      `disk '${options.path}': its state file cannot be kept in '${directory}' (${messageOf(error)})`,
-      'let this user write there (it is where a failed sync is remembered), or add --read-only',
-      { cause: error },
-    );
+    accessSync(directory, constants.W_OK | constants.X_OK);
+    return true;
+  } catch {
+    return false;
   }
 }
 
