@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync, truncateSync, unlinkSync } from 'node:fs';
 import { after, afterEach, beforeEach, describe, test } from 'node:test';
+import { letEventLoopRun } from '../../base/event-loop.ts';
 import { KiB, MiB } from '../../base/units.ts';
 import { discard, extents, flush, perform, read, write, writeZeroes } from '../../block/await.ts';
 import { EXTENT } from '../../block/extents.ts';
@@ -288,7 +289,11 @@ for (const kind of REACTORS) {
         io.segments.push(region, 500, 16 * blockBytes - 100);
         await new Promise<void>((resolve, reject) => {
           io.push({
-            ioDone: (done) => (done.error === null ? resolve() : reject(new Error(done.error))),
+            ioDone: (done) => {
+              letEventLoopRun();
+              if (done.error === null) resolve();
+              else reject(new Error(done.error));
+            },
           });
           store.submit(io);
         });
@@ -296,6 +301,47 @@ for (const kind of REACTORS) {
         assert.ok(found.every((byte) => byte === i + 1));
       });
       await Promise.all(work);
+    });
+
+    test('memory with an address is used as it is where it is aligned, and bounced where not', async () => {
+      const store = await open({ direct: true });
+      const page = reactor.pool.take();
+      assert.ok(page !== null);
+      const length = 8 * store.info.blockBytes;
+      for (const start of [0, store.info.memoryAlignment, 1, 28, store.info.memoryAlignment - 1]) {
+        for (const op of [OP.WRITE, OP.READ]) {
+          const io = new Io();
+          io.reset(op, 0, length, 0);
+          io.segments.push(page.region, start, length);
+          const value = 1 + (start % 200);
+          page.region.bytes.fill(op === OP.WRITE ? value : 0);
+          await new Promise<void>((resolve) => {
+            io.push({
+              ioDone: () => {
+                letEventLoopRun();
+                resolve();
+              },
+            });
+            store.submit(io);
+          });
+          assert.equal(io.error, null, `at ${start}`);
+          const found = page.region.bytes.subarray(start, start + length);
+          assert.ok(found.every((byte) => byte === value));
+        }
+      }
+      page.release();
+    });
+
+    test('a discard that the file system does not know is refused, and not asked for again', async () => {
+      const store = await open();
+      const before = reactor.files.counts.allocate;
+      reactor.files.fault = ({ kind: what }) => (what === 'allocate' ? EOPNOTSUPP : null);
+      assert.ok(store.info.discard);
+      for (let i = 0; i < 2; i += 1) {
+        await assert.rejects(discard(store, 0, 4096), code('EOPNOTSUPP'));
+        assert.ok(!store.info.discard);
+      }
+      assert.equal(reactor.files.counts.allocate - before, 1);
     });
 
     test('CACHE reads ahead, and has nothing to do under O_DIRECT', async () => {
