@@ -369,13 +369,18 @@ void describe('on other file systems and devices', () => {
       await write(store, 0, bytes);
       await writeZeroes(store, 512, 1024);
       await writeZeroes(store, 4096, 4096, FLAG.NO_HOLE | FLAG.FUA);
-      if (store.info.discard) await discard(store, 8192, 4096);
+      if (store.info.discard) {
+        await discard(store, 8192, 4096);
+        if (!direct) await discard(store, 12_288 + 100, 1000);
+      }
+      // Not whole sectors, so that fallocate(2) will not do it.
+      if (!direct) await writeZeroes(store, 1636, 200);
       await flush(store);
       const found = await read(store, 0, 16 * KiB);
       assert.ok(found.subarray(512, 1536).every((byte) => byte === 0));
       assert.ok(found.subarray(4096, 8192).every((byte) => byte === 0));
-      assert.equal(found[511], 7);
-      assert.equal(found[1536], 7);
+      assert.ok(direct || found.subarray(1636, 1836).every((byte) => byte === 0));
+      for (const at of [511, 1536, 1836, 12_288 + 99, 12_288 + 1100]) assert.equal(found[at], 7);
       assert.equal(readFileSync(image)[8191 + 4097], 7);
       await store.close();
     }
