@@ -20,7 +20,8 @@ for (const cache of ['writeback', 'none', 'writethrough'] as const) {
         '--size=48m',
         '--io_size=24m',
         '--iodepth=16',
-        '--fsync=64',
+        // Without a write cache there is no flush to ask for, and libnbd refuses to send one.
+        ...(cache === 'writethrough' ? [] : ['--fsync=64']),
         '--verify=crc32c',
         '--verify_fatal=1',
         '--randseed=7',

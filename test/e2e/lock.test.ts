@@ -19,7 +19,7 @@ onBothReactors(
     for (const command of [
       ['qemu-img', 'resize', '-f', 'raw', image, '16M'],
       ['qemu-io', '-f', 'raw', '-c', 'write -P 1 0 4k', image],
-      ['qemu-img', 'info', image],
+      ['qemu-img', 'convert', '-f', 'raw', '-O', 'raw', image, join(folder, 'copy.img')],
     ]) {
       const result = await run(command);
       assert.notEqual(result.status, 0, command.join(' '));
@@ -50,7 +50,8 @@ onBothReactors('an image that QEMU has open is not served', ['qemu-nbd'], async 
     pidFile,
     image,
   ]);
-  t.after(() => process.kill(Number(readFileSync(pidFile, 'utf8')), 'SIGKILL'));
+  const pid = Number(readFileSync(pidFile, 'utf8'));
+  t.after(() => process.kill(pid, 'SIGKILL'));
   const ours = ['serve', image, '-U', join(folder, 'h.sock')];
   const result = await run([process.execPath, MAIN, ...ours], {
     env: { HOLDFAST_REACTOR: reactor },

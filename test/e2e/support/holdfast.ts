@@ -115,7 +115,8 @@ function countersIn(text: string): DiskCounters[] {
 }
 
 /**
- * Starts `holdfast serve ARGS -U SOCKET` and waits until a client can connect. The test's end kills what is left of it.
+ * Starts `holdfast serve ARGS -U SOCKET` and waits until it has said that clients can connect, which is when it also
+ * listens to signals. The test's end kills what is left of it.
  */
 export async function startHoldfast(
   t: TestContext,
@@ -142,8 +143,9 @@ export async function startHoldfast(
         `holdfast ended at once (${server.exitCode})\n${server.stdout}${server.stderr}`,
       );
     }
-    if (options.readyLine !== undefined) return options.readyLine.test(server.stdout) ? true : null;
-    return (await accepts(socket)) ? true : null;
+    const ready = options.readyLine ?? /socket=/;
+    if (!ready.test(server.stdout)) return null;
+    return options.readyLine !== undefined || (await accepts(socket)) ? true : null;
   });
   return server;
 }
