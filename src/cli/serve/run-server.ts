@@ -1,5 +1,5 @@
 import { ConfigError } from '../../base/errors.ts';
-import { parseNbdUri, type UriAddress } from '../../protocols/nbd/uri.ts';
+import type { UriAddress } from '../../protocols/nbd/uri.ts';
 import type { SocketAddress } from '../../reactor/reactor.ts';
 import type { DiskConfig, ServerConfig } from '../../server/config.ts';
 import { startServer, type Server } from '../../server/server.ts';
@@ -42,7 +42,10 @@ export async function runServer(settings: ServeSettings, output: Output): Promis
     if (settings.exitWithParent) watchParent();
     const config = serverConfig(settings, undo);
     warnBeforehand(settings, config, output);
-    const server = await startServer(config);
+    const server = await startServer(config, (level, line) => {
+      if (level === 'warn') output.warn(line);
+      else output.note(line);
+    });
     const addresses = addressesOf(server);
     const served = servedDisks(settings.disks, addresses, settings.tls);
     if (settings.pidFile !== undefined) {
@@ -131,14 +134,9 @@ function warnBeforehand(settings: ServeSettings, config: ServerConfig, output: O
   }
 }
 
-/** Where the server listens now, with the ports that the kernel chose. */
+/** Where the server listens now, as far as a URI can say it: a socket that was handed over is its giver's to name. */
 function addressesOf(server: Server): UriAddress[] {
-  const addresses = new Map<string, UriAddress>();
-  for (const uri of server.uris) {
-    const { address } = parseNbdUri(uri);
-    addresses.set(JSON.stringify(address), address);
-  }
-  return [...addresses.values()];
+  return server.addresses.filter((address) => address.kind !== 'fd');
 }
 
 async function pidFileOrStop(path: string, server: Server): Promise<() => void> {

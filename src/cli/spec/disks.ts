@@ -69,7 +69,14 @@ export const INFO: CommandSpec = {
       value: 'file',
     },
   ],
-  options: [JSON_OPTION],
+  options: [
+    {
+      long: '--list',
+      short: '-L',
+      description: 'List the exports of the server instead of describing one.',
+    },
+    JSON_OPTION,
+  ],
   examples: [
     { text: 'Ask a server', command: 'holdfast info nbd://127.0.0.1:10809/' },
     { text: 'Look at an image', command: 'holdfast info disk.img' },

@@ -1,0 +1,56 @@
+import { UsageError } from '../../base/errors.ts';
+import { connectNbd, listNbdExports } from '../../protocols/nbd/client.ts';
+import { isNbdUri } from '../../protocols/nbd/uri.ts';
+import { openReactor } from '../../reactor/open.ts';
+import type { Reactor } from '../../reactor/reactor.ts';
+import { EXIT } from '../exit-codes.ts';
+import { describeExport, describeList } from '../info/export-text.ts';
+import { describeFile } from '../info/file-text.ts';
+import type { Output } from '../output.ts';
+import type { OptionValues } from '../parse.ts';
+import { switchOption } from '../serve/options.ts';
+
+/** `holdfast info URI|FILE`. */
+export async function runInfo(
+  operands: readonly string[],
+  options: OptionValues,
+  output: Output,
+): Promise<number> {
+  const [target = ''] = operands;
+  const list = switchOption(options, 'list');
+  const answer = isNbdUri(target) ? await askServer(target, list) : fileAnswer(target, list);
+  if (switchOption(options, 'json')) output.data(JSON.stringify(answer.json));
+  else for (const line of answer.lines) output.data(line);
+  return EXIT.OK;
+}
+
+/** One answer, for people and for programs. */
+export interface InfoAnswer {
+  readonly lines: readonly string[];
+  readonly json: object;
+}
+
+function fileAnswer(path: string, list: boolean): InfoAnswer {
+  if (list) throw new UsageError(`--list needs an NBD URI, and '${path}' is none`);
+  return describeFile(path);
+}
+
+async function askServer(uri: string, list: boolean): Promise<InfoAnswer> {
+  // One connection and a few messages: the portable reactor starts faster and works everywhere.
+  const { reactor } = await openReactor('portable');
+  try {
+    if (list) return describeList(uri, await listNbdExports(reactor, uri));
+    return await askExport(reactor, uri);
+  } finally {
+    await reactor.close();
+  }
+}
+
+async function askExport(reactor: Reactor, uri: string): Promise<InfoAnswer> {
+  const client = await connectNbd(reactor, uri);
+  try {
+    return describeExport(uri, client.negotiated);
+  } finally {
+    await client.close();
+  }
+}
