@@ -10,7 +10,7 @@ import { tlsTests } from './conformance/tls.ts';
 
 for (const kind of ['portable', 'io_uring'] as const satisfies readonly Kind[]) {
   const skip = await unavailable(kind);
-  suite(`reactor ${kind}`, { skip, timeout: 30_000 }, () => {
+  void suite(`reactor ${kind}`, { skip, timeout: 30_000 }, () => {
     let bench: Bench;
     before(async () => {
       bench = await Bench.open(kind);

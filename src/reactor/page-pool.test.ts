@@ -29,7 +29,7 @@ test('page pool: pages are made on demand up to the limit, and used again', () =
 });
 
 test('page pool: a page goes back when its last holder lets go', () => {
-  const pool = new PagePool(4096, 1, Region.plain);
+  const pool = new PagePool(4096, 1, (bytes) => Region.plain(bytes));
   const page = taken(pool);
   assert.equal(page.exclusive, true);
   page.hold();
@@ -43,7 +43,7 @@ test('page pool: a page goes back when its last holder lets go', () => {
 });
 
 test('page pool: whoever waits is called once, in the order of asking', () => {
-  const pool = new PagePool(4096, 1, Region.plain);
+  const pool = new PagePool(4096, 1, (bytes) => Region.plain(bytes));
   const called: string[] = [];
   const page = taken(pool);
   const wait = (name: string): void => {

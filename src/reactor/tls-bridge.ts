@@ -61,7 +61,11 @@ function adopt(libc: Libc, fd: number): net.Socket {
 function join(secured: tls.TLSSocket, plain: net.Socket): void {
   open.add(secured);
   let linger: NodeJS.Timeout | undefined;
-  const lingerThenBreak = (): void => {
+  // What still comes is read and dropped: closing over unread bytes would reset the peer before it has read all.
+  const finish = (): void => {
+    if (secured.closed) return;
+    secured.resume();
+    secured.end();
     linger ??= setTimeout(() => {
       secured.destroy();
       plain.destroy();
@@ -75,16 +79,9 @@ function join(secured: tls.TLSSocket, plain: net.Socket): void {
   // The ring has closed its side: it wants nothing more.
   plain.once('end', () => {
     secured.unpipe(plain);
-    // What still comes is read and dropped: closing over unread bytes would reset the peer before it has read all.
-    secured.resume();
-    secured.end();
-    lingerThenBreak();
+    finish();
   });
-  plain.once('close', () => {
-    secured.resume();
-    secured.end();
-    lingerThenBreak();
-  });
+  plain.once('close', finish);
   secured.once('close', () => {
     clearTimeout(linger);
     open.delete(secured);

@@ -84,7 +84,7 @@ export class Bench {
   async pair(kind: 'tcp' | 'unix'): Promise<[End, End]> {
     const { address, accepted } = await this.#listenOnce(kind);
     const near = await this.connect(address);
-    return [near, await accepted];
+    return [near, await accepted()];
   }
 
   /** One end of this reactor, one of node:net. */
@@ -96,20 +96,23 @@ export class Bench {
         : net.connect({ port: address.kind === 'tcp' ? address.port : 0, allowHalfOpen: true });
     peer.on('error', () => {});
     this.#peers.push(peer);
-    return [await accepted, peer];
+    return [await accepted(), peer];
   }
 
   async #listenOnce(
     kind: 'tcp' | 'unix',
-  ): Promise<{ address: SocketAddress; accepted: Promise<End> }> {
+  ): Promise<{ address: SocketAddress; accepted: () => Promise<End> }> {
     const asked: SocketAddress =
       kind === 'tcp' ? { kind, host: '127.0.0.1', port: 0 } : { kind, path: this.path() };
-    let resolve: (end: End) => void = () => {};
-    const accepted = new Promise<End>((accept) => {
-      resolve = accept;
-    });
-    const { address } = await this.listen(asked, (end) => resolve(end));
-    return { address, accepted };
+    const ends: End[] = [];
+    const { address } = await this.listen(asked, (end) => ends.push(end));
+    return {
+      address,
+      accepted: async () => {
+        await eventually(this.reactor, () => ends.length > 0, 'the connection is accepted');
+        return ends[0] as End;
+      },
+    };
   }
 
   async end(): Promise<void> {
@@ -242,6 +245,17 @@ export async function eventually(
   while (!condition()) {
     assert.ok(reactor.nowMs() < end, `never happened: ${what}`);
     await pause(reactor, 5);
+  }
+}
+
+/** Waits until `value` has not changed for 50 ms, at most two seconds, and returns it. */
+export async function steady(reactor: Reactor, value: () => number): Promise<number> {
+  const end = reactor.nowMs() + 2000;
+  for (;;) {
+    const before = value();
+    await pause(reactor, 50);
+    if (value() === before) return before;
+    assert.ok(reactor.nowMs() < end, `still changing: ${before}, ${value()}`);
   }
 }
 

@@ -18,9 +18,12 @@ async function assertRefused(work: Promise<unknown>, code: string): Promise<void
   });
 }
 
+function unix(path: string): SocketAddress {
+  return { kind: 'unix', path };
+}
+
 export function listenTests(get: () => Bench): void {
   const listen = (address: SocketAddress): Promise<unknown> => get().listen(address, () => {});
-  const unix = (path: string): SocketAddress => ({ kind: 'unix', path });
 
   test('port 0 is replaced, and a busy port is EADDRINUSE', async () => {
     const bench = get();

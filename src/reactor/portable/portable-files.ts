@@ -3,7 +3,7 @@ import { assert } from '../../base/assert.ts';
 import type { Segments } from '../../block/memory.ts';
 import type { Completion, FileTraits, Files } from '../reactor.ts';
 import { negatedErrno } from './errno.ts';
-import { libcOrNull } from './libc.ts';
+import { libcOrNull, type Libc } from './libc.ts';
 
 /** Everything goes through libuv's thread pool, so nothing can be tried at once, and Node cannot ask for RWF_DSYNC. */
 const TRAITS: FileTraits = Object.freeze({ inlineRead: 'never', inlineWrite: false, dsync: false });
@@ -20,7 +20,11 @@ const POSIX_FADV_WILLNEED = 3;
 
 /** Files on node:fs. Every request completes later, never inside the call that makes it. */
 export class PortableFiles implements Files {
-  readonly #libc = libcOrNull();
+  readonly #libc: Libc | null;
+
+  constructor(libc: Libc | null = libcOrNull()) {
+    this.#libc = libc;
+  }
 
   probeFile(): FileTraits {
     return TRAITS;
