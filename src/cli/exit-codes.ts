@@ -32,6 +32,9 @@ export const EXIT_TEXTS: readonly (readonly [number, string])[] = [
   [EXIT.SIGTERM, 'Ended at once by a second SIGTERM.'],
 ];
 
+/** What an operator asked for is not there now; trying again later may help. */
+export class UnavailableError extends ConfigError {}
+
 // Errno names that mean "not now" rather than "wrong".
 const BUSY: ReadonlySet<string> = new Set([
   'EADDRINUSE',
@@ -49,6 +52,7 @@ const BUSY: ReadonlySet<string> = new Set([
 /** The exit code for anything thrown. The class decides, except that a busy cause anywhere below means 69. */
 export function exitCodeOf(error: unknown): number {
   if (error instanceof UsageError) return EXIT.USAGE;
+  if (error instanceof UnavailableError) return EXIT.UNAVAILABLE;
   if (error instanceof AssertionError) return EXIT.INTERNAL;
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     const code = (cause as NodeJS.ErrnoException).code;

@@ -48,7 +48,10 @@ async function obey(
 function errorMessage(error: unknown): ErrorMessage {
   if (!(error instanceof Error)) return { name: 'Error', message: String(error) };
   const { name, message } = error;
-  const code = (error as NodeJS.ErrnoException).code;
+  // The cause stays behind; its code says whether something is busy or wrong, which is the exit code's concern.
+  const code =
+    (error as NodeJS.ErrnoException).code ??
+    (error.cause as NodeJS.ErrnoException | undefined)?.code;
   return {
     name,
     message,

@@ -1,9 +1,10 @@
-import { UsageError } from '../../base/errors.ts';
+import { ConfigError, UsageError } from '../../base/errors.ts';
 import { connectNbd, listNbdExports } from '../../protocols/nbd/client.ts';
 import { isNbdUri } from '../../protocols/nbd/uri.ts';
 import { openReactor } from '../../reactor/open.ts';
 import type { Reactor } from '../../reactor/reactor.ts';
-import { EXIT } from '../exit-codes.ts';
+import { SocketError } from '../../reactor/socket-error.ts';
+import { EXIT, UnavailableError } from '../exit-codes.ts';
 import { describeExport, describeList } from '../info/export-text.ts';
 import { describeFile } from '../info/file-text.ts';
 import type { Output } from '../output.ts';
@@ -41,9 +42,21 @@ async function askServer(uri: string, list: boolean): Promise<InfoAnswer> {
   try {
     if (list) return describeList(uri, await listNbdExports(reactor, uri));
     return await askExport(reactor, uri);
+  } catch (error) {
+    throw error instanceof ConfigError && isSilence(error.cause) ? asUnavailable(error) : error;
   } finally {
     await reactor.close();
   }
+}
+
+/** Nobody there, or nobody who answers; as opposed to a refusal, or to keys that cannot be read. */
+function isSilence(cause: unknown): boolean {
+  if (cause instanceof SocketError) return true;
+  return cause instanceof Error && cause.name === 'Error' && !('code' in cause);
+}
+
+function asUnavailable(error: ConfigError): UnavailableError {
+  return new UnavailableError(error.message, error.hint, { cause: error });
 }
 
 async function askExport(reactor: Reactor, uri: string): Promise<InfoAnswer> {
