@@ -8,6 +8,7 @@ import type { DeviceInfo } from '../../block/device.ts';
 import { conformance } from '../../block/conformance.ts';
 import type { BlockDevice } from '../../block/device.ts';
 import { FLAG, Io, OP, type Op } from '../../block/io.ts';
+import { MAX_EXTENTS } from '../../block/limits.ts';
 import { Region } from '../../block/memory.ts';
 import type { NegotiatedExport } from './client-handshake.ts';
 import { ClientSession } from './client-session.ts';
@@ -541,6 +542,26 @@ for (const [what, style, hex, reason] of HOSTILE) {
     }
   });
 }
+
+test('more extents than an answer holds end it early, and do not run together', () => {
+  const pair = new Pair('structured', 1);
+  const io = pair.submit(OP.EXTENTS, 0, 262144);
+  pair.send();
+  const count = MAX_EXTENTS + 100;
+  const chunk = Buffer.alloc(20 + 4 + 8 * count);
+  chunk.write('668e33ef00010005', 'hex');
+  chunk.writeBigUInt64BE(pair.server.seen[0]?.cookie ?? 0n, 8);
+  chunk.writeUInt32BE(4 + 8 * count, 16);
+  chunk.writeUInt32BE(7, 20);
+  for (let i = 0; i < count; i += 1) {
+    chunk.writeUInt32BE(16, 24 + 8 * i);
+    chunk.writeUInt32BE((i % 2) * 3, 28 + 8 * i);
+  }
+  pair.session.receive(chunk);
+  assert.equal(io.error, null);
+  assert.equal(io.extents.count, MAX_EXTENTS);
+  assert.equal(io.extents.totalBytes, 16 * MAX_EXTENTS);
+});
 
 test('statuses that do not fit are refused', () => {
   for (const [payload, reason] of [

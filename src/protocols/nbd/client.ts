@@ -46,7 +46,7 @@ export async function connectNbd(
     }),
   );
   try {
-    return new NbdClient(reactor, uri, options, link, outcome, describe(uri, outcome));
+    return new NbdClient(reactor, uri, options, link, outcome, describeExport(uri, outcome));
   } catch (error) {
     await link.abort();
     throw error;
@@ -165,7 +165,7 @@ export class NbdClient implements BlockDevice {
 }
 
 /** What the export is as a device. Throws a ConfigError for a size that no device can have. */
-function describe(uri: NbdUri, negotiated: NegotiatedExport): DeviceInfo {
+export function describeExport(uri: NbdUri, negotiated: NegotiatedExport): DeviceInfo {
   const { sizeBytes, transmissionFlags, blockSizes } = negotiated;
   const name = formatNbdUri(uri);
   const has = (flag: number): boolean => (transmissionFlags & flag) !== 0;
