@@ -43,7 +43,7 @@ for (const reactor of REACTORS) {
     await second.succeed('umount /mnt; e2fsck -fn /dev/vda');
     await second.shutDown();
     const [counters] = await server.stop();
-    assert.equal(counters?.failed, 0);
-    assert.equal(counters?.unstableWrites, 0);
+    assert.equal(counters?.failed, 0, `${JSON.stringify(counters)}\n${server.stderr}`);
+    assert.equal(counters?.unstableWrites, 0, JSON.stringify(counters));
   });
 }

@@ -52,7 +52,7 @@ for (const reactor of REACTORS) {
       assert.ok(counters.fuaNative + counters.fuaEmulated > 0, 'the journal commits with FUA');
       assert.ok(counters.flushesAsked > 0);
       assert.ok(counters.discards > 0);
-      assert.equal(counters.failed, 0);
+      assert.equal(counters.failed, 0, `${JSON.stringify(counters)}\n${server.stderr}`);
     },
   );
 }

@@ -71,6 +71,7 @@ export class Holdfast {
 
   /** SIGTERM, then the end. Returns the counters printed on the way out. */
   async stop(): Promise<DiskCounters[]> {
+    const before = countersIn(this.stderr).length;
     if (!this.ended) this.#child.kill('SIGTERM');
     const timer = setTimeout(() => killGroup(this.pid, 'SIGKILL'), STOP_LIMIT_MS);
     await this.#closed;
@@ -80,7 +81,7 @@ export class Holdfast {
         `holdfast ended with ${this.exitCode ?? this.#child.signalCode}\n${this.stderr}`,
       );
     }
-    return countersIn(this.stderr);
+    return countersIn(this.stderr).slice(before);
   }
 
   /** kill -9, as far as the process group goes. */
