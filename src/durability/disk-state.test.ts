@@ -179,6 +179,19 @@ test('P10: a crash of the host fails one flush of each resumable peer, across re
   assert.ok(again.client(other).flush().succeeded);
 });
 
+test('P10: a second crash of the process in the new boot is not taken for one of the host', (t) => {
+  const path = statePath(t);
+  new Run(path, 'boot-1').client().write(1);
+  const local = { flushes: true, peer: { resumable: false, key: '' } };
+  new Run(path, 'boot-2').client(local).write(1);
+  const record = readStateFile(path);
+  assert.deepEqual([record?.bootId, record?.clean], ['boot-2', false]);
+  assert.deepEqual(record?.hostCrash?.told, []);
+  const again = new Run(path, 'boot-2');
+  assert.deepEqual(again.lines, []);
+  assert.equal(again.client().flush().error, 'EIO');
+});
+
 test('P10: a clean stop before the peer came back does not make its writes stable', async (t) => {
   const path = statePath(t);
   new Run(path, 'boot-1').client().write(1);

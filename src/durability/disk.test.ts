@@ -412,6 +412,20 @@ test('P10: a FUA write tells it too, and writes nothing', () => {
   assert.ok(again.succeeded);
 });
 
+test('P10: a refused flush does not open the gate that a barrier has closed', () => {
+  let told = false;
+  const at = new Bench('writeback', {
+    disk: { resumeGuard: { hasLost: () => !told, told: () => (told = true) } },
+  });
+  const far = new Client(at.open({ flushes: true, peer: { resumable: true, key: 'far' } }));
+  const barrier = at.client.write(1, FLAG.BARRIER);
+  assert.equal(far.flush().error, 'EIO');
+  at.client.write(2);
+  assert.equal(at.store.pending.length, 1, 'the barrier was passed');
+  at.settle();
+  assert.ok(barrier.succeeded);
+});
+
 test('P11: a successor is not served before the requests of the dead are finished', () => {
   const at = new Bench();
   const stale = at.client.write(1);

@@ -127,6 +127,14 @@ test('a native FUA write is stable by itself and does not move `durable`', () =>
   assert.ok(flush.succeeded && store.isStable(plain));
 });
 
+test('a native FUA write is a mutation: what may have ridden on it gets a sync', () => {
+  const at = bench({}, { fua: 'native' });
+  written(at, 1, FLAG.FUA);
+  assert.deepEqual([at.domain.unstableWrites, at.domain.unstableBytes], [1, 0]);
+  at.client.flush();
+  assert.equal(at.store.syncs, 1);
+});
+
 test('I10: a native FUA write that fails with EIO poisons; one refused for space does not', () => {
   const at = bench({}, { fua: 'native' });
   const full = at.client.write(1, FLAG.FUA);
@@ -137,6 +145,25 @@ test('I10: a native FUA write that fails with EIO poisons; one refused for space
   assert.equal(failed.error, 'EIO');
   assert.equal(at.domain.health, 'poisoned');
   assert.equal(at.client.flush().error, 'EIO');
+});
+
+test('clients that write and flush as soon as they are answered share every sync', () => {
+  const at = bench();
+  const { client, store } = at;
+  let answered = 0;
+  const loop = (block: number): void => {
+    written(at, block);
+    const flush = client.flush();
+    flush.onDone = () => {
+      answered += 1;
+      loop(block);
+    };
+  };
+  for (let block = 0; block < 8; block += 1) loop(block);
+  store.finishSync(); // the first client's, alone: the others came too late for it
+  for (let round = 1; round <= 10; round += 1) store.finishSync();
+  assert.equal(answered, 1 + 10 * 8);
+  assert.equal(at.domain.counters.merged, 11 * 8);
 });
 
 test('waiters are answered in the order of their needs, and of arrival', () => {
@@ -277,12 +304,35 @@ test('stop: flushes and writes are parked until the operator resumes, and reads 
   assert.ok([flush, ...parked].every((asked) => !asked.done));
   assert.equal(domain.health, 'stopped');
   assert.equal(store.pending.length, 0, 'the host was given a parked write');
+  assert.equal(store.syncs, 1, 'asked again without the operator');
   domain.resume();
   store.finishSync();
   store.finishAll();
   while (store.syncing) store.finishSync();
   assert.ok([flush, ...parked].every((asked) => asked.succeeded));
   assert.equal(domain.health, 'well');
+});
+
+test('stop: a failure of an earlier run parks even a flush with nothing to do', () => {
+  const { client, domain } = bench({ policy: 'stop' });
+  domain.restorePoison('EIO');
+  const asked = [client.flush(), client.write(1)];
+  assert.ok(asked.every(({ done }) => !done));
+  domain.fail();
+  assert.ok(asked.every(({ error }) => error === 'EIO'));
+});
+
+test('stop: a sync that succeeds after a native write has failed answers nobody before the operator', () => {
+  const at = bench({ policy: 'stop' }, { fua: 'native' });
+  const { client, store, domain } = at;
+  written(at, 1);
+  const flush = client.flush();
+  store.finish(client.write(2, FLAG.FUA).io, 'EIO');
+  store.finishSync();
+  assert.equal(flush.done, false);
+  domain.resume();
+  assert.ok(flush.succeeded, 'covered by the sync that succeeded');
+  assert.equal(store.syncs, 1);
 });
 
 test('stop: the operator gives up, and everything parked fails', () => {

@@ -36,6 +36,12 @@ test('many that commit together share a sync', () => {
   assert.ok(share(5000, { others: 30, unstableBytes: 128 * KiB }, drive) < 0.05);
 });
 
+test('one other that waits: its sync may be running already, and half of it counts', () => {
+  const close = { native: () => 0.9, sync: () => 1 };
+  assert.ok(share(5000, { others: 1, unstableBytes: 4 * KiB }, close) > 0.95);
+  assert.ok(share(5000, { others: 2, unstableBytes: 4 * KiB }, close) < 0.05);
+});
+
 test('a host on which RWF_DSYNC is slow is noticed', () => {
   const slow = { native: () => 20, sync: () => 1 };
   assert.ok(share(5000, { others: 0, unstableBytes: 4 * KiB }, slow) < 0.05);
