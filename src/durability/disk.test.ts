@@ -1,91 +1,19 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import {
-  Asked,
-  Client,
-  VolatileStore,
-  type VolatileStoreOptions,
-} from '../../test/durability/volatile-store.ts';
+import { type DiskClass, DiskBench } from '../../test/durability/disk-bench.ts';
+import { Asked, Client, VolatileStore } from '../../test/durability/volatile-store.ts';
 import type { BlockErrorCode } from '../block/errors.ts';
 import { FLAG, type Io, OP } from '../block/io.ts';
-import { Disk, type DiskOptions } from './disk.ts';
-import type { DiskSession, SessionOptions } from './disk-session.ts';
-import { FlushDomain, type SyncTarget } from './flush-domain.ts';
+import { Disk } from './disk.ts';
+import type { DiskSession } from './disk-session.ts';
+import { FlushDomain } from './flush-domain.ts';
 import type { FlushWaiter, InternalFlushes } from './internal-flush.ts';
 import { CACHE_MODES, type CacheMode } from './modes.ts';
 
 // The promises P1 to P11 (docs/concepts/durability.md) as far as the write cache decides them, by name. P7 is the arrays'.
 
-type DiskClass = new (options: DiskOptions) => Disk;
-
-class Bench {
-  readonly store: VolatileStore;
-  readonly domain: FlushDomain;
-  readonly disk: Disk;
-  readonly client: Client;
-  readonly session: DiskSession;
-  readonly lines: string[] = [];
-
-  constructor(
-    mode: CacheMode = 'writeback',
-    options: {
-      readonly store?: VolatileStoreOptions;
-      readonly disk?: Partial<DiskOptions>;
-      readonly session?: SessionOptions;
-      readonly make?: DiskClass;
-    } = {},
-  ) {
-    this.store = new VolatileStore(
-      (target: SyncTarget) => new FlushDomain({ target }),
-      options.store ?? {},
-    );
-    this.domain = this.store.flusher as FlushDomain;
-    this.disk = new (options.make ?? Disk)({
-      store: this.store,
-      mode,
-      domain: this.domain,
-      log: (line) => this.lines.push(line),
-      ...options.disk,
-    });
-    this.session = this.open(options.session);
-    this.client = new Client(this.session);
-  }
-
-  open(options: SessionOptions = { flushes: true }): DiskSession {
-    const opened: DiskSession[] = [];
-    this.disk.openSession(options, (session) => opened.push(session));
-    assert.equal(opened.length, 1, 'the session is not ready');
-    return opened[0] as DiskSession;
-  }
-
-  /** A write that the host has done. */
-  written(block: number, flags = 0): Asked {
-    const asked = this.client.write(block, flags);
-    this.store.finish(asked.io);
-    return asked;
-  }
-
-  /** Lets the host do everything. */
-  settle(): void {
-    for (;;) {
-      if (this.store.pending.length > 0) this.store.finish();
-      else if (this.store.syncing) this.store.finishSync();
-      else return;
-    }
-  }
-
-  switchCache(enabled: boolean): { done: boolean; error: BlockErrorCode | null } {
-    const outcome: { done: boolean; error: BlockErrorCode | null } = { done: false, error: null };
-    this.disk.setWriteCache(enabled, (error) => {
-      outcome.done = true;
-      outcome.error = error;
-    });
-    return outcome;
-  }
-}
-
 test('P1: a flush covers what was acknowledged to any session before it arrived', () => {
-  const at = new Bench();
+  const at = new DiskBench();
   const other = new Client(at.open());
   const write = at.written(1);
   const flush = other.flush();
@@ -95,7 +23,7 @@ test('P1: a flush covers what was acknowledged to any session before it arrived'
 });
 
 test('P1: a flush does not wait for writes in flight', () => {
-  const at = new Bench();
+  const at = new DiskBench();
   at.written(1);
   const slow = at.client.write(2);
   const flush = at.client.flush();
@@ -105,7 +33,7 @@ test('P1: a flush does not wait for writes in flight', () => {
 
 for (const fua of ['native', 'emulated'] as const) {
   test(`P2: FUA is kept on write, zeroes and discard (${fua})`, () => {
-    const at = new Bench('writeback', { store: { fua } });
+    const at = new DiskBench('writeback', { store: { fua } });
     const all = [OP.WRITE, OP.WRITE_ZEROES, OP.DISCARD].map((op, i) =>
       at.client.submit(new Asked(op, i, FLAG.FUA)),
     );
@@ -119,7 +47,7 @@ for (const fua of ['native', 'emulated'] as const) {
 
 for (const mode of ['writethrough', 'directsync'] as const) {
   test(`P3: in ${mode} every mutation is stable when it completes`, () => {
-    const at = new Bench(mode);
+    const at = new DiskBench(mode);
     assert.equal(at.session.info.writeCache, false);
     for (const op of [OP.WRITE, OP.WRITE_ZEROES, OP.DISCARD]) {
       const asked = at.client.submit(new Asked(op, 1, 0));
@@ -133,7 +61,7 @@ for (const mode of ['writethrough', 'directsync'] as const) {
 }
 
 test('P3: submitted with the cache off, completed with it on: still stable when it completes', () => {
-  const at = new Bench('writethrough');
+  const at = new DiskBench('writethrough');
   const write = at.client.write(1);
   assert.equal(at.switchCache(true).error, null);
   at.store.finish(write.io);
@@ -145,7 +73,7 @@ test('P3: submitted with the cache off, completed with it on: still stable when 
 });
 
 test('P3: submitted with the cache off and queued behind a barrier: still stable', () => {
-  const at = new Bench('writethrough');
+  const at = new DiskBench('writethrough');
   const slow = at.client.write(1);
   const barrier = at.client.write(2, FLAG.BARRIER);
   const queued = at.client.write(3);
@@ -157,7 +85,7 @@ test('P3: submitted with the cache off and queued behind a barrier: still stable
 
 /** T5: writes in flight at the switch; every one acknowledged after it must survive. Returns what went wrong. */
 function toggleInFlight(make: DiskClass): string | null {
-  const at = new Bench('writeback', { make });
+  const at = new DiskBench('writeback', { make });
   const before = at.written(1);
   const inFlight = [2, 3, 4].map((block) => at.client.write(block));
   const outcome = at.switchCache(false);
@@ -214,7 +142,7 @@ test('P4: switching the cache off covers what came before and what is in flight'
 });
 
 test('P4: the info says off when the flush is done, and listeners hear of it', () => {
-  const at = new Bench();
+  const at = new DiskBench();
   const heard: boolean[] = [];
   const stop = at.disk.onInfoChange((info) => heard.push(info.writeCache));
   at.written(1);
@@ -236,7 +164,7 @@ test('P4: the info says off when the flush is done, and listeners hear of it', (
 });
 
 test('P4: a failing flush fails the switch; the info says on, and writes are strict', () => {
-  const at = new Bench();
+  const at = new DiskBench();
   at.written(1);
   const outcome = at.switchCache(false);
   at.store.finishSync('EIO');
@@ -255,7 +183,7 @@ test('P4: a failing flush fails the switch; the info says on, and writes are str
 });
 
 test('P4: switched on again before the flush was done', () => {
-  const at = new Bench();
+  const at = new DiskBench();
   at.written(1);
   const off = at.switchCache(false);
   const on = at.switchCache(true);
@@ -266,7 +194,7 @@ test('P4: switched on again before the flush was done', () => {
 });
 
 test('P4: a reset restores the write cache of the mode, whatever the last driver left', () => {
-  const at = new Bench('writethrough');
+  const at = new DiskBench('writethrough');
   at.switchCache(true);
   at.written(1);
   let restored: BlockErrorCode | null | undefined;
@@ -278,7 +206,7 @@ test('P4: a reset restores the write cache of the mode, whatever the last driver
 });
 
 test('P5: after a failed sync every flush and FUA write of every session fails', () => {
-  const at = new Bench();
+  const at = new DiskBench();
   at.written(1);
   const flush = at.client.flush();
   at.store.finishSync('EIO');
@@ -291,7 +219,7 @@ test('P5: after a failed sync every flush and FUA write of every session fails',
 });
 
 test('P6: a flush of a clean disk costs no sync, from any session', () => {
-  const at = new Bench();
+  const at = new DiskBench();
   at.written(1);
   at.client.flush();
   at.store.finishSync();
@@ -301,7 +229,7 @@ test('P6: a flush of a clean disk costs no sync, from any session', () => {
 });
 
 test('P8: unsafe acknowledges flushes, strips FUA, and says so', () => {
-  const at = new Bench('unsafe');
+  const at = new DiskBench('unsafe');
   assert.deepEqual([at.session.info.ignoresFlush, at.session.info.writeCache], [true, true]);
   const fua = at.written(1, FLAG.FUA);
   assert.ok(fua.succeeded && at.client.flush().succeeded);
@@ -322,7 +250,7 @@ test('P8: unsafe shows a poisoned domain all the same', () => {
 for (const mode of Object.keys(CACHE_MODES) as CacheMode[]) {
   if (mode === 'unsafe') continue;
   test(`P8: ${mode} does not ignore flushes`, () => {
-    const at = new Bench(mode);
+    const at = new DiskBench(mode);
     assert.equal(at.session.info.ignoresFlush, false);
     at.domain.mutated(1);
     assert.ok(!at.client.flush().done);
@@ -331,7 +259,7 @@ for (const mode of Object.keys(CACHE_MODES) as CacheMode[]) {
 }
 
 test('P9: a client without flush gets write-through, and its info says so', () => {
-  const at = new Bench('writeback', { session: { flushes: false } });
+  const at = new DiskBench('writeback', { session: { flushes: false } });
   assert.equal(at.session.info.writeCache, false);
   assert.equal(at.disk.info.writeCache, true);
   const write = at.written(1);
@@ -345,7 +273,7 @@ test('P9: a client without flush gets write-through, and its info says so', () =
 });
 
 test('P9: until-flush is strict until the first flush of each session, and after a reset', () => {
-  const at = new Bench('until-flush');
+  const at = new DiskBench('until-flush');
   const strict = (session: DiskSession): boolean => {
     const write = new Client(session).write(1);
     at.store.finish(write.io);
@@ -369,7 +297,7 @@ test('P9: until-flush is strict until the first flush of each session, and after
 test('P10: the first flush of a resumed peer fails once, for one session of it, with a line', () => {
   const lost = new Set(['10.0.0.7']);
   const told: string[] = [];
-  const at = new Bench('writeback', {
+  const at = new DiskBench('writeback', {
     disk: {
       resumeGuard: {
         hasLost: (key) => lost.has(key),
@@ -398,7 +326,7 @@ test('P10: the first flush of a resumed peer fails once, for one session of it, 
 
 test('P10: a FUA write tells it too, and writes nothing', () => {
   const told: string[] = [];
-  const at = new Bench('writeback', {
+  const at = new DiskBench('writeback', {
     disk: {
       resumeGuard: { hasLost: () => told.length === 0, told: (key) => told.push(key) },
     },
@@ -414,7 +342,7 @@ test('P10: a FUA write tells it too, and writes nothing', () => {
 
 test('P10: a refused flush does not open the gate that a barrier has closed', () => {
   let told = false;
-  const at = new Bench('writeback', {
+  const at = new DiskBench('writeback', {
     disk: { resumeGuard: { hasLost: () => !told, told: () => (told = true) } },
   });
   const far = new Client(at.open({ flushes: true, peer: { resumable: true, key: 'far' } }));
@@ -427,7 +355,7 @@ test('P10: a refused flush does not open the gate that a barrier has closed', ()
 });
 
 test('P11: a successor is not served before the requests of the dead are finished', () => {
-  const at = new Bench();
+  const at = new DiskBench();
   const stale = at.client.write(1);
   const held = at.client.flush();
   at.session.end();
@@ -442,7 +370,7 @@ test('P11: a successor is not served before the requests of the dead are finishe
 });
 
 test('P11: a live neighbour keeps nobody waiting, and is kept waiting by nobody', () => {
-  const at = new Bench();
+  const at = new DiskBench();
   const busy = at.client.write(1);
   const neighbour = new Client(at.open());
   const write = neighbour.write(2);
@@ -451,7 +379,7 @@ test('P11: a live neighbour keeps nobody waiting, and is kept waiting by nobody'
 });
 
 test('P11: requests parked for the operator or queued behind a barrier hold the successor too', () => {
-  const at = new Bench();
+  const at = new DiskBench();
   at.client.write(1);
   at.client.write(2, FLAG.BARRIER);
   const queued = at.client.write(3);
@@ -463,94 +391,14 @@ test('P11: requests parked for the operator or queued behind a barrier hold the 
   assert.ok(queued.succeeded && ready);
 });
 
-test('a barrier drains, flushes, goes alone and is stable; nothing passes it', () => {
-  const at = new Bench();
-  const { store, client } = at;
-  const before = at.written(1);
-  const inFlight = client.write(2);
-  const barrier = client.write(3, FLAG.BARRIER);
-  const after = [client.write(4), client.flush(), client.read(1)];
-  assert.equal(store.pending.length, 1, 'it waits for what is in flight');
-  store.finish(inFlight.io);
-  assert.deepEqual([store.syncing, store.pending.length], [true, 0], 'it flushes');
-  store.finishSync();
-  assert.ok(store.isStable(before) && store.isStable(inFlight));
-  assert.equal(store.pending.length, 1, 'it goes alone');
-  store.finish();
-  assert.ok(!barrier.done);
-  store.finishSync();
-  assert.ok(barrier.succeeded && store.isStable(barrier));
-  assert.equal(barrier.io.flags, FLAG.BARRIER);
-  at.settle();
-  assert.ok(after.every((asked) => asked.succeeded));
-  assert.deepEqual(store.log, ['write', 'write', 'flush', 'write+fua', 'write', 'flush', 'read']);
-});
-
-test('a barrier whose flush fails changes nothing, and what waits behind it goes on', () => {
-  const at = new Bench();
-  at.written(1);
-  const barrier = at.client.write(2, FLAG.BARRIER);
-  const read = at.client.read(1);
-  at.store.finishSync('EIO');
-  assert.equal(barrier.error, 'EIO');
-  at.settle();
-  assert.ok(read.succeeded);
-  assert.ok(!at.store.log.includes('write+fua'));
-});
-
-test('two barriers in a row, and a barrier from another session, keep their order', () => {
-  const at = new Bench();
-  const other = new Client(at.open());
-  const first = at.client.write(1, FLAG.BARRIER);
-  const second = other.write(2, FLAG.BARRIER);
-  const third = at.client.write(3);
-  const order: number[] = [];
-  for (const asked of [first, second, third]) asked.onDone = () => order.push(asked.block);
-  at.settle();
-  assert.deepEqual(order, [1, 2, 3]);
-});
-
-test('unsafe keeps the order of a barrier and does not flush for it', () => {
-  const at = new Bench('unsafe');
-  const slow = at.client.write(1);
-  const barrier = at.client.write(2, FLAG.BARRIER);
-  at.client.write(3);
-  assert.equal(at.store.pending.length, 1);
-  at.store.finish(slow.io);
-  assert.equal(at.store.pending.length, 1);
-  at.store.finish();
-  assert.ok(barrier.succeeded);
-  at.settle();
-  assert.equal(at.store.syncs, 0);
-});
-
-test('a flush is no barrier: it goes past writes in flight', () => {
-  const at = new Bench();
-  at.client.write(1);
-  at.client.flush();
-  at.client.write(2);
-  assert.equal(at.store.pending.length, 2);
-});
-
-test('a store that completes at once: barriers and queues in one call', () => {
-  const at = new Bench('writethrough', { store: { auto: true } });
-  const all = [
-    at.client.write(1),
-    at.client.write(2, FLAG.BARRIER),
-    at.client.flush(),
-    at.client.write(3),
-  ];
-  assert.ok(all.every((asked) => asked.succeeded));
-});
-
 test('a flush of a read-only disk succeeds', () => {
-  const at = new Bench('writethrough', { store: { readOnly: true } });
+  const at = new DiskBench('writethrough', { store: { readOnly: true } });
   assert.ok(at.client.flush().succeeded);
   assert.equal(at.store.syncs, 0);
 });
 
 test('counters: what was asked, and payload that arrived', () => {
-  const at = new Bench();
+  const at = new DiskBench();
   at.written(1);
   at.store.finish(at.client.write(2).io, 'ENOSPC');
   at.client.read(1);
@@ -573,7 +421,7 @@ test('counters: what was asked, and payload that arrived', () => {
 });
 
 test('close: drains, flushes, closes the store; a submit after it fails', async () => {
-  const at = new Bench();
+  const at = new DiskBench();
   const write = at.client.write(1);
   const closing = at.disk.close();
   assert.equal(at.client.flush().error, 'ESHUTDOWN');
@@ -587,7 +435,7 @@ test('close: drains, flushes, closes the store; a submit after it fails', async 
 });
 
 test('close: a failing flush is said, and the store is closed even so', async () => {
-  const at = new Bench();
+  const at = new DiskBench();
   at.written(1);
   at.store.auto = true;
   at.store.nextSync = 'EIO';
@@ -596,7 +444,7 @@ test('close: a failing flush is said, and the store is closed even so', async ()
 });
 
 test('close: a domain stopped for its operator fails what it has parked', async () => {
-  const at = new Bench();
+  const at = new DiskBench();
   at.domain.setPolicy('stop');
   at.written(1);
   const flush = at.client.flush();
@@ -607,7 +455,7 @@ test('close: a domain stopped for its operator fails what it has parked', async 
 });
 
 test('a session closes when its last request is done', async () => {
-  const at = new Bench();
+  const at = new DiskBench();
   const write = at.client.write(1);
   let closed = false;
   const closing = at.session.close().then(() => (closed = true));
