@@ -1,4 +1,5 @@
 import { runClear } from './commands/clear.ts';
+import { runCounters, runResume } from './commands/control.ts';
 import { runCreate } from './commands/create.ts';
 import { runDemo } from './commands/demo.ts';
 import { runExplain } from './commands/explain.ts';
@@ -70,6 +71,10 @@ async function runCommand(
       return runExplain(operands, options, output);
     case 'clear':
       return runClear(operands, options, output);
+    case 'resume':
+      return runResume(operands, options, output);
+    case 'counters':
+      return runCounters(operands, output);
     case 'completion':
       return runCompletion(operands, output);
     case 'man':

@@ -35,6 +35,12 @@ export async function serveSettings(
   const tls = await readTls(options);
   const listen = chooseListen(options, activated, tls.mode);
   const pidFile = textOption(options, 'pidFile');
+  const control = textOption(options, 'control');
+  if (control === undefined && textOption(options, 'onSyncError') === 'stop') {
+    throw new UsageError(
+      '--on-sync-error stop needs --control PATH: without it nobody could resume',
+    );
+  }
   return {
     disks,
     listen,
@@ -47,5 +53,6 @@ export async function serveSettings(
     json,
     ...(command === undefined ? {} : { command }),
     ...(pidFile === undefined ? {} : { pidFile }),
+    ...(control === undefined ? {} : { control }),
   };
 }

@@ -25,6 +25,8 @@ export interface LifecycleOptions {
   readonly cleanUp: () => void;
   readonly exit: (code: number) => void;
   readonly stderr: { write(text: string): unknown };
+  /** Called when signals are heeded: whoever is told of the server may stop it at once. */
+  readonly ready: () => void;
 }
 
 /**
@@ -57,6 +59,7 @@ export async function live(
     void server.stopped.finally(unhandle).catch(() => undefined);
   });
   const endings = [stopAsked, ownEnd(server, () => asked)];
+  options.ready();
   notify('READY=1');
   if (options.command !== undefined) {
     captive = startCaptive(options.command, captiveVariables(options));

@@ -8,6 +8,8 @@ const MSG_NOSIGNAL = 0x4000;
 const F_SETFD = 2;
 const FD_CLOEXEC = 1;
 const PR_SET_PDEATHSIG = 1;
+const SOL_SOCKET = 1;
+const SO_ACCEPTCONN = 30;
 /** [unix(7)] sun_path. */
 const SUN_PATH_BYTES = 108;
 
@@ -19,6 +21,9 @@ const sendto = libc.func(
 const close = libc.func('int close(int fd)');
 // Variadic in C; a variadic int travels like a plain one on the ABIs that Node runs on under Linux.
 const fcntl = libc.func('int fcntl(int fd, int command, int argument)');
+const getsockopt = libc.func(
+  'int getsockopt(int fd, int level, int option, _Out_ int *value, _Inout_ int *length)',
+);
 const prctl = libc.func('int prctl(int option, unsigned long argument)');
 
 /** Sends one datagram to a Unix socket; a leading @ names an abstract one. Returns 0 or the errno. */
@@ -37,9 +42,16 @@ export function sendDatagram(path: string, text: string): number {
   return errno;
 }
 
-/** Keeps a descriptor out of the programs that this process starts. Returns 0 or the errno (EBADF: not open). */
-export function closeOnExec(fd: number): number {
-  return (fcntl(fd, F_SETFD, FD_CLOEXEC) as number) < 0 ? koffi.errno() : 0;
+/** Whether a descriptor is a socket on which connections are accepted. [socket(7) SO_ACCEPTCONN] */
+export function isListening(fd: number): boolean {
+  const value: number[] = [0];
+  const result: unknown = getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, value, [4]);
+  return result === 0 && value[0] === 1;
+}
+
+/** Keeps a descriptor that is open out of the programs that this process starts. */
+export function closeOnExec(fd: number): void {
+  fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
 /** The kernel will send `signal` when the parent ends. [PR_SET_PDEATHSIG(2const)] Returns 0 or the errno. */

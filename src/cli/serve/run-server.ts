@@ -1,18 +1,21 @@
+import { constants } from 'node:os';
 import { ConfigError } from '../../base/errors.ts';
 import type { UriAddress } from '../../protocols/nbd/uri.ts';
 import type { SocketAddress } from '../../reactor/reactor.ts';
 import type { DiskConfig, ServerConfig } from '../../server/config.ts';
 import { startServer, type Server } from '../../server/server.ts';
 import type { Output } from '../output.ts';
+import { openControl } from './control-socket.ts';
 import { looksFormatted } from './image-format.ts';
 import { live } from './lifecycle.ts';
 import { reachesBeyondHost, type ListenChoice } from './listen.ts';
 import { MODE_LINES } from './modes.ts';
-import { closeOnExec, signalOnParentDeath } from './native.ts';
+import { closeOnExec, isListening, signalOnParentDeath } from './native.ts';
 import { openNotify } from './notify.ts';
 import { writePidFile } from './pid-file.ts';
 import { makePrivateSocket } from './private-socket.ts';
 import { humanReport, jsonReport, servedDisks, type ServedDisk } from './report.ts';
+import { handleSignals } from './signals.ts';
 import type { TlsChoice } from './tls.ts';
 
 /** What `serve` was told. */
@@ -26,6 +29,7 @@ export interface ServeSettings {
   readonly formatNamed: boolean;
   readonly command?: string;
   readonly pidFile?: string;
+  readonly control?: string;
   readonly exitWithParent: boolean;
   readonly quiet: boolean;
   readonly json: boolean;
@@ -37,6 +41,16 @@ export async function runServer(settings: ServeSettings, output: Output): Promis
   const cleanUp = (): void => {
     for (const step of undo.splice(0)) step();
   };
+  // Until clients can connect there is nothing to drain.
+  const end = (code: number): void => {
+    cleanUp();
+    process.exit(code);
+  };
+  const unhandle = handleSignals({
+    stop: (signal) => end(128 + constants.signals[signal]),
+    stopNow: end,
+    report: () => undefined,
+  });
   try {
     const notify = openNotify(process.env, (why) => output.warn(why));
     if (settings.exitWithParent) watchParent();
@@ -48,10 +62,8 @@ export async function runServer(settings: ServeSettings, output: Output): Promis
     });
     const addresses = addressesOf(server);
     const served = servedDisks(settings.disks, addresses, settings.tls);
-    if (settings.pidFile !== undefined) {
-      undo.push(await pidFileOrStop(settings.pidFile, server));
-    }
-    report(settings, served, addresses, output);
+    await openExtras(settings, server, undo);
+    unhandle();
     return await live(
       server,
       {
@@ -62,11 +74,13 @@ export async function runServer(settings: ServeSettings, output: Output): Promis
         cleanUp,
         exit: (code) => process.exit(code),
         stderr: process.stderr,
+        ready: () => report(settings, served, addresses, output),
       },
       output,
       notify,
     );
   } finally {
+    unhandle();
     cleanUp();
   }
 }
@@ -95,12 +109,13 @@ function privateAddress(undo: (() => void)[]): SocketAddress {
 }
 
 function claim(fd: number): void {
-  const errno = closeOnExec(fd);
-  if (errno === 0) return;
-  throw new ConfigError(
-    `LISTEN_FDS promises a socket at descriptor ${fd}, and there is none (errno ${errno})`,
-    'see sd_listen_fds(3)',
-  );
+  if (!isListening(fd)) {
+    throw new ConfigError(
+      `LISTEN_FDS promises a listening socket at descriptor ${fd}, and it is none`,
+      'see sd_listen_fds(3); in a socket unit, ListenStream= with Accept=no',
+    );
+  }
+  closeOnExec(fd);
 }
 
 const SIGTERM = 15;
@@ -139,9 +154,15 @@ function addressesOf(server: Server): UriAddress[] {
   return server.addresses.filter((address) => address.kind !== 'fd');
 }
 
-async function pidFileOrStop(path: string, server: Server): Promise<() => void> {
+/** What others may rely on once it is there; without it there is no server either. */
+async function openExtras(
+  { control, pidFile }: ServeSettings,
+  server: Server,
+  undo: (() => void)[],
+): Promise<void> {
   try {
-    return writePidFile(path, process.pid);
+    if (control !== undefined) undo.push(await openControl(control, server));
+    if (pidFile !== undefined) undo.push(writePidFile(pidFile, process.pid));
   } catch (error) {
     await server.stop();
     throw error;

@@ -119,3 +119,46 @@ export const CLEAR: CommandSpec = {
   options: [{ long: '--yes', short: '-y', description: 'Do it.' }],
   examples: [{ text: 'After the drive was replaced', command: 'holdfast clear --yes disk.img' }],
 };
+
+export const RESUME: CommandSpec = {
+  name: 'resume',
+  summary: 'let a running server go on with a disk after a failed sync',
+  details: [
+    'For a server that was started with --control. It takes back what --on-sync-error did: requests that were held back go on, and what comes is served again. As with clear, this says that what the failed sync lost is repaired, or that its loss is accepted. Nothing is written again.',
+    'Prints the counters of all disks. Without --yes it changes nothing and ends with 1.',
+  ],
+  arguments: [
+    { name: 'SOCKET', description: "The server's control socket.", required: true, value: 'file' },
+    {
+      name: 'EXPORT',
+      description: 'The export name of the disk; the default export if left out.',
+      required: false,
+      value: 'text',
+    },
+  ],
+  options: [{ long: '--yes', short: '-y', description: 'Do it.' }],
+  examples: [
+    {
+      text: 'The file system was full, has space again, and the guest is to go on',
+      command: 'holdfast resume /run/holdfast/control.sock --yes',
+    },
+  ],
+};
+
+export const COUNTERS: CommandSpec = {
+  name: 'counters',
+  summary: "print a running server's counters",
+  details: [
+    'For a server that was started with --control. Prints one line of JSON for each disk, the same as after SIGUSR2.',
+  ],
+  arguments: [
+    { name: 'SOCKET', description: "The server's control socket.", required: true, value: 'file' },
+  ],
+  options: [],
+  examples: [
+    {
+      text: 'How many flushes shared a sync?',
+      command: 'holdfast counters /run/holdfast/control.sock',
+    },
+  ],
+};

@@ -1,4 +1,4 @@
-import { CLEAR, CREATE, DEMO, EXPLAIN, INFO } from './disks.ts';
+import { CLEAR, COUNTERS, CREATE, DEMO, EXPLAIN, INFO, RESUME } from './disks.ts';
 import { SERVE } from './serve.ts';
 import type { CommandSpec, ProgramSpec } from './spec.ts';
 
@@ -45,7 +45,7 @@ export const PROGRAM: ProgramSpec = {
     { long: '--quiet', short: '-q', description: 'Only data, warnings and errors.' },
     { long: '--verbose', short: '-v', description: 'Say more about what is going on.' },
   ],
-  commands: [SERVE, DEMO, CREATE, INFO, EXPLAIN, CLEAR, COMPLETION, MAN],
+  commands: [SERVE, DEMO, CREATE, INFO, EXPLAIN, CLEAR, RESUME, COUNTERS, COMPLETION, MAN],
 };
 
 /** The declaration of one command, if there is one of that name. */

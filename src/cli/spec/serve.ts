@@ -59,7 +59,7 @@ const DISK_OPTIONS: readonly OptionSpec[] = [
     long: '--on-sync-error',
     placeholder: 'POLICY',
     description:
-      'After the host failed to make data stable: poison fails writes and flushes until an operator clears the disk; stop holds them back until an operator resumes it.',
+      'After the host failed to make data stable: poison fails writes and flushes until an operator clears the disk; stop holds them back until an operator resumes the disk, which needs --control.',
     choices: SYNC_ERROR_POLICIES,
     defaultText: 'poison',
   },
@@ -147,6 +147,13 @@ const PROCESS_OPTIONS: readonly OptionSpec[] = [
     aliases: ['--pidfile'],
     placeholder: 'PATH',
     description: 'Write the process id there once clients can connect.',
+    value: 'file',
+  },
+  {
+    long: '--control',
+    placeholder: 'PATH',
+    description:
+      "Listen on a Unix socket for 'holdfast resume' and 'holdfast counters', of the same user only.",
     value: 'file',
   },
   {
