@@ -15,6 +15,8 @@ export const IOV_MAX = 1024;
  */
 export class Scratch {
   readonly #region: Region = sys.mapMemory(256 * 1024);
+  /** Apart, because direct calls happen while iovecs of the same batch still wait for their submission. */
+  readonly #direct: Region = sys.mapMemory(4096);
   readonly #ring: Ring;
   #used = 0;
 
@@ -27,9 +29,9 @@ export class Scratch {
     this.#used = 0;
   }
 
-  /** Memory for one direct system call or a few bytes of socket address: valid until the next call on this object. */
+  /** Memory for one direct system call or a few bytes of socket address: valid until the next direct call. */
   get region(): Region {
-    return this.#region;
+    return this.#direct;
   }
 
   /**
