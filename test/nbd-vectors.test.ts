@@ -67,6 +67,7 @@ function encodeInfo(info: wire.InfoReply): Uint8Array {
       return wire.encodeInfoText(wire.NBD_INFO.DESCRIPTION, info.text);
     case 'blockSize':
       return wire.encodeInfoBlockSize(info.sizes);
+    case 'unknown':
     default:
       return new Uint8Array(0);
   }

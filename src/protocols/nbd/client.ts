@@ -316,8 +316,10 @@ class HandshakeUser<T> implements LinkUser {
     link.start();
     this.#check();
     await finished;
+    // What went wrong in the handshake itself says more than that there was more to come.
+    const { outcome } = handshake;
     if (this.#lost !== null) throw this.#lost;
-    return handshake.outcome;
+    return outcome;
   }
 
   #startTls(link: ClientLink): void {

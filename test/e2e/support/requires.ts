@@ -10,6 +10,7 @@ export const PACKAGE_OF: Readonly<Record<string, string>> = {
   'mkfs.ext4': 'e2fsprogs',
   'nbd-client': 'nbd-client',
   nbdcopy: 'libnbd-bin',
+  nbdkit: 'nbdkit',
   nbdinfo: 'libnbd-bin',
   nbdsh: 'python3-libnbd',
   'qemu-img': 'qemu-utils',
