@@ -204,6 +204,9 @@ export class PortableStream implements Stream {
   readonly #deliver = (): void => {
     const region = this.#region;
     if (region === null) return;
+    // A tick that `receive` ordered, overtaken by data that arrived and was delivered: this is the next receive's.
+    const nothing = this.#queuedBytes === 0 && !this.#ended && !this.#dead && !this.#closing;
+    if (nothing) return;
     this.#region = null;
     if (this.#closing) this.owner.received(0);
     else if (this.#queuedBytes > 0) this.owner.received(this.#take(region));
