@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 
 // Helpers of the command line's tests: the real program, in a process of its own.
 
-export const MAIN: string = fileURLToPath(new URL('main.ts', import.meta.url));
+export const MAIN: string = fileURLToPath(new URL('./main.ts', import.meta.url));
 
 /** Longer than anything takes on a busy machine; a hang fails instead of stopping the run. */
 const DEADLINE_MS = 30_000;

@@ -68,8 +68,11 @@ function explainWrite(facts: HostFacts, mode: CacheMode): string[] {
   return [
     way,
     facts.volatileCache === false
-      ? 'It is acknowledged then. No drive below has a volatile cache, but what the file system or device needs to find new blocks may still be in memory: it is stable after a flush.'
-      : "It is acknowledged then, perhaps only in the drive's volatile cache: 'none' is a write-back mode too, and the write is stable after a flush.",
+      ? 'It is acknowledged then. No drive below has a volatile cache, but what the file ' +
+        'system or device needs to find new blocks may still be in memory: it is stable ' +
+        'after a flush.'
+      : "It is acknowledged then, perhaps only in the drive's volatile cache: 'none' is a " +
+        'write-back mode too, and the write is stable after a flush.',
   ];
 }
 
@@ -78,7 +81,8 @@ function explainFlush(facts: HostFacts, mode: CacheMode): string[] {
   if (ignoreFlush) return ['It is acknowledged and NOT done.'];
   if (!writeCache) {
     return [
-      'It finds nothing to do: every acknowledged write is stable already. It costs no sync.',
+      'It finds nothing to do: every acknowledged write is stable already, and clients are told ' +
+        'that there is no write cache to flush. It costs no sync.',
     ];
   }
   return [
@@ -103,7 +107,8 @@ function explainFua(facts: HostFacts, mode: CacheMode): string[] {
         ? 'no drive has a cache to pass'
         : "the kernel may have to flush the drive's whole cache for it";
   return [
-    'It is acknowledged when it is stable: by itself (RWF_DSYNC), or by a sync shared with others that wait, whichever is expected to be faster.',
+    'It is acknowledged when it is stable: by itself (RWF_DSYNC), or by a sync shared ' +
+      'with others that wait, whichever is expected to be faster.',
     `By itself: ${drive}.`,
   ];
 }

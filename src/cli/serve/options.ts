@@ -7,7 +7,7 @@ import type { OptionValues } from '../parse.ts';
  */
 export const DEFAULT_MAX_CONNECTIONS = 256;
 
-/** Beyond what a process has descriptors for on common settings (RLIMIT_NOFILE, getrlimit(2)); catches slips of the hand. */
+/** More than a process has descriptors for on common settings [getrlimit(2)]; catches slips of the hand. */
 const MOST_CONNECTIONS = 65_535;
 
 /** The value of an option that takes one, or undefined when it was not given. */

@@ -136,7 +136,8 @@ function warnBeforehand(settings: ServeSettings, config: ServerConfig, output: O
     const format = settings.formatNamed ? null : looksFormatted(disk);
     if (format !== null) {
       output.warn(
-        `${disk} looks like a ${format} image and is served as raw bytes, header and all; -f raw says that this is meant`,
+        `${disk} looks like a ${format} image and is served as raw bytes, header and all; -f ` +
+          'raw says that this is meant',
       );
     }
   }

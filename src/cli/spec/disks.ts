@@ -5,7 +5,10 @@ export const DEMO: CommandSpec = {
   name: 'demo',
   summary: 'make a 1 GiB disk and serve it',
   details: [
-    'Makes a sparse disk of 1 GiB at .data/demo.img below the current directory, unless it is there already, and serves it on 127.0.0.1 and on the Unix socket .data/demo.sock. Prints how to attach it. The disk and what was written to it stay; removing the file starts over.',
+    'Makes a sparse disk of 1 GiB at .data/demo.img below the current directory, unless ' +
+      'it is there already, and serves it on 127.0.0.1 and on the Unix socket ' +
+      '.data/demo.sock. Prints how to attach it. The disk and what was written to it stay; ' +
+      'removing the file starts over.',
   ],
   arguments: [],
   options: [
@@ -26,7 +29,8 @@ export const CREATE: CommandSpec = {
   name: 'create',
   summary: 'make a raw disk image',
   details: [
-    'SIZE is in bytes or with a suffix k, M, G, T or P, 1024-based as in qemu-img; it must be a multiple of 512. A file that exists is refused unless --overwrite is given.',
+    'SIZE is in bytes or with a suffix k, M, G, T or P, 1024-based as in qemu-img; it ' +
+      'must be a multiple of 512. A file that exists is refused unless --overwrite is given.',
   ],
   arguments: [
     { name: 'PATH', description: 'The file to make.', required: true, value: 'file' },
@@ -59,7 +63,9 @@ export const INFO: CommandSpec = {
   name: 'info',
   summary: 'say what an NBD server exports, or what an image is',
   details: [
-    'A URI (nbd://, nbds://, nbd+unix://, nbds+unix://) is asked as a client would ask; nothing is read from the disk or written to it. Anything else is taken for a file or a block device here.',
+    'A URI (nbd://, nbds://, nbd+unix://, nbds+unix://) is asked as a client would ask; ' +
+      'nothing is read from the disk or written to it. Anything else is taken for a file ' +
+      'or a block device here.',
   ],
   arguments: [
     {
@@ -87,7 +93,10 @@ export const EXPLAIN: CommandSpec = {
   name: 'explain',
   summary: 'say where a write goes and when it is stable',
   details: [
-    'Looks at the file, its file system and mount options, and the drive below as the kernel shows it, and says in plain words what a write, a flush and a write with FUA do in the given mode, and what survives which failure. Warns when the mode promises more than the host gives. Nothing is changed.',
+    'Looks at the file, its file system and mount options, and the drive below as the ' +
+      'kernel shows it, and says in plain words what a write, a flush and a write with FUA ' +
+      'do in the given mode, and what survives which failure. Warns when the mode promises ' +
+      'more than the host gives. Nothing is changed.',
   ],
   arguments: [
     {
@@ -110,7 +119,10 @@ export const CLEAR: CommandSpec = {
   name: 'clear',
   summary: 'let a disk be written again after a failed sync',
   details: [
-    'When the host fails to make data stable, nobody knows which of the acknowledged writes are on the drive. The disk is then poisoned: flushes and FUA writes fail, also after a restart. Check the drive and restore or verify the data first; then this command removes the mark. The disk must not be in use.',
+    'When the host fails to make data stable, nobody knows which of the acknowledged ' +
+      'writes are on the drive. The disk is then poisoned: flushes and FUA writes fail, ' +
+      'also after a restart. Check the drive and restore or verify the data first; then ' +
+      'this command removes the mark. The disk must not be in use.',
     'Without --yes it says what it would do and ends with 1.',
   ],
   arguments: [
@@ -124,7 +136,10 @@ export const RESUME: CommandSpec = {
   name: 'resume',
   summary: 'let a running server go on with a disk after a failed sync',
   details: [
-    'For a server that was started with --control. It takes back what --on-sync-error did: requests that were held back go on, and what comes is served again. As with clear, this says that what the failed sync lost is repaired, or that its loss is accepted. Nothing is written again.',
+    'For a server that was started with --control. It takes back what --on-sync-error ' +
+      'did: requests that were held back go on, and what comes is served again. As with ' +
+      'clear, this says that what the failed sync lost is repaired, or that its loss is ' +
+      'accepted. Nothing is written again.',
     'Prints the counters of all disks. Without --yes it changes nothing and ends with 1.',
   ],
   arguments: [

@@ -6,7 +6,8 @@ const COMPLETION: CommandSpec = {
   name: 'completion',
   summary: 'print the completion script for a shell',
   details: [
-    'For bash: source <(holdfast completion bash). For zsh: put the output into a file _holdfast in a directory of $fpath. For fish: holdfast completion fish | source.',
+    'For bash: source <(holdfast completion bash). For zsh: put the output into a file ' +
+      '_holdfast in a directory of $fpath. For fish: holdfast completion fish | source.',
   ],
   arguments: [
     {
@@ -38,8 +39,10 @@ export const PROGRAM: ProgramSpec = {
   name: 'holdfast',
   summary: 'a block server that keeps its word',
   details: [
-    'Holdfast serves raw disk images and block devices over NBD, with exact write-cache, flush and FUA behaviour: what a client was told is stable, is stable.',
-    'Data goes to standard output, talk to standard error. Errors are one line: holdfast, what happened, what to do. NO_COLOR and FORCE_COLOR are honoured.',
+    'Holdfast serves raw disk images and block devices over NBD, with exact write-cache, ' +
+      'flush and FUA behaviour: what a client was told is stable, is stable.',
+    'Data goes to standard output, talk to standard error. Errors are one line: ' +
+      'holdfast, what happened, what to do. NO_COLOR and FORCE_COLOR are honoured.',
   ],
   options: [
     { long: '--quiet', short: '-q', description: 'Only data, warnings and errors.' },

@@ -59,7 +59,9 @@ const DISK_OPTIONS: readonly OptionSpec[] = [
     long: '--on-sync-error',
     placeholder: 'POLICY',
     description:
-      'After the host failed to make data stable: poison fails writes and flushes until an operator clears the disk; stop holds them back until an operator resumes the disk, which needs --control.',
+      'After the host failed to make data stable: poison fails writes and flushes until an ' +
+      'operator clears the disk; stop holds them back until an operator resumes the disk, ' +
+      'which needs --control.',
     choices: SYNC_ERROR_POLICIES,
     defaultText: 'poison',
   },
@@ -70,7 +72,8 @@ const LISTEN_OPTIONS: readonly OptionSpec[] = [
     long: '--listen',
     placeholder: 'URI',
     description:
-      'Listen at nbd://HOST:PORT or nbd+unix:///?socket=PATH. nbds:// and nbds+unix:// say the same and need --tls require.',
+      'Listen at nbd://HOST:PORT or nbd+unix:///?socket=PATH. nbds:// and nbds+unix:// say ' +
+      'the same and need --tls require.',
     repeatable: true,
   },
   PORT_OPTION,
@@ -139,7 +142,9 @@ const PROCESS_OPTIONS: readonly OptionSpec[] = [
     long: '--run',
     placeholder: 'COMMAND',
     description:
-      'Serve for as long as this shell command runs, and end with its exit status. It finds $uri, $unixsocket and $port. Without another place to listen, a private Unix socket is used.',
+      'Serve for as long as this shell command runs, and end with its exit status. It ' +
+      'finds $uri, $unixsocket and $port. Without another place to listen, a private Unix ' +
+      'socket is used.',
   },
   {
     long: '--pid-file',
@@ -167,10 +172,19 @@ export const SERVE: CommandSpec = {
   name: 'serve',
   summary: 'serve disks over NBD',
   details: [
-    'A DISK is a raw image file, a block device, or memory:SIZE for a disk that is gone when the server ends. NAME=PATH gives the export its name; a path that contains = is written with a slash before it, as in ./a=b.img.',
-    'Without options the server listens on 127.0.0.1:10809, which only this machine can reach. --listen, --port, --bind and --socket add up: each says one more place to listen (--port and --bind together say one). Started by systemd socket activation, the server uses the sockets it was handed, and those options are refused.',
-    'When clients can connect, the URIs and the commands that attach the disks are printed on standard output; with --quiet only the URIs.',
-    'SIGTERM, SIGINT and SIGHUP stop the server: it accepts no more connections, finishes the requests it has, makes everything stable and ends with 0. A second SIGTERM or SIGINT ends it at once. SIGUSR2 writes the counters of every disk to standard error, one line of JSON each; the end does the same unless --quiet.',
+    'A DISK is a raw image file, a block device, or memory:SIZE for a disk that is gone ' +
+      'when the server ends. NAME=PATH gives the export its name; a path that contains = ' +
+      'is written with a slash before it, as in ./a=b.img.',
+    'Without options the server listens on 127.0.0.1:10809, which only this machine can ' +
+      'reach. --listen, --port, --bind and --socket add up: each says one more place to ' +
+      'listen (--port and --bind together say one). Started by systemd socket activation, ' +
+      'the server uses the sockets it was handed, and those options are refused.',
+    'When clients can connect, the URIs and the commands that attach the disks are ' +
+      'printed on standard output; with --quiet only the URIs.',
+    'SIGTERM, SIGINT and SIGHUP stop the server: it accepts no more connections, ' +
+      'finishes the requests it has, makes everything stable and ends with 0. A second ' +
+      'SIGTERM or SIGINT ends it at once. SIGUSR2 writes the counters of every disk to ' +
+      'standard error, one line of JSON each; the end does the same unless --quiet.',
   ],
   arguments: [
     {
