@@ -1,0 +1,498 @@
+import type { Media } from './media.ts';
+
+/** Stops a run: what was promised was not kept. */
+export class Violation extends Error {
+  override readonly name: string = 'Violation';
+}
+
+export type Kind = 'read' | 'write' | 'zeroes' | 'trim' | 'flush' | 'cache' | 'status';
+
+/** What the oracle knows of the connection of a request. */
+export interface OracleSession {
+  readonly id: number;
+  /** Names the client across connections; resumable: it outlives a crash of the host. */
+  readonly peerKey: string;
+  readonly resumable: boolean;
+  /** Whether the client was told that it may flush. */
+  flushes: boolean;
+  /** The connection was cut by the client at this tick. */
+  goneAt: number;
+  goArrivedAt: number;
+  /** When its first flush arrived. */
+  firstFlushAt: number;
+}
+
+/** One request of a client. Ticks are the oracle's own count of events: exact, unlike milliseconds. */
+export class Op {
+  readonly id: number;
+  readonly kind: Kind;
+  readonly session: OracleSession;
+  readonly first: number;
+  readonly sectors: number;
+  readonly fua: boolean;
+  /** When its header was in the server's memory; Infinity: it never was. */
+  arrivedAt = Infinity;
+  /** When the server said its answer, or when it can have no effect any more. */
+  endedAt = Infinity;
+  answered = false;
+  error = 0;
+  /** It was answered with success, and what it wrote is there for readers until something newer is. */
+  definite = false;
+  /** A promise was given that a power cut does not take it. */
+  guaranteed = false;
+  /** Parts of it that the store has done; whether one came to it, or left it, with the write cache on. */
+  parts = 0;
+  cameLoose = false;
+  leftLoose = false;
+  /** Where in the order of the media each sector's version is. */
+  readonly orders = new Map<number, number>();
+
+  constructor(
+    id: number,
+    kind: Kind,
+    session: OracleSession,
+    first: number,
+    sectors: number,
+    fua: boolean,
+  ) {
+    this.id = id;
+    this.kind = kind;
+    this.session = session;
+    this.first = first;
+    this.sectors = sectors;
+    this.fua = fua;
+  }
+
+  get mutates(): boolean {
+    return this.kind === 'write' || this.kind === 'zeroes' || this.kind === 'trim';
+  }
+
+  get zero(): boolean {
+    return this.kind !== 'write';
+  }
+
+  toString(): string {
+    const fua = this.fua ? '+fua' : '';
+    return `${this.kind}${fua} #${this.id} of sectors ${this.first}+${this.sectors} (session ${this.session.id})`;
+  }
+}
+
+export interface OracleTraits {
+  /** Judges by what clients and power cuts show alone. */
+  readonly blind: boolean;
+  readonly ignoresFlush: boolean;
+  readonly untilFlush: boolean;
+  /** Whether a server that starts after a power cut now would notice that something was unstable. */
+  readonly recordsUnclean: () => boolean;
+  /** Whether a server that starts now would know of a failed sync. */
+  readonly recordsPoison: () => boolean;
+}
+
+const EIO = 5;
+
+/**
+ * Knows of every request when it was asked and when it was answered, and judges each answer by the promises P1 to P11 of
+ * the durability page: what a read may return, what must be stable the moment its acknowledgement leaves the server, and
+ * what a power cut may have left.
+ */
+export class Oracle {
+  tick = 0;
+  readonly ops = new Map<number, Op>();
+  /** Facts for the run's summary. */
+  readonly seen = { acked: 0, flushed: 0, failed: 0, reads: 0, crashes: 0, told: 0 };
+  /** WCE as the operator last asked for it. */
+  writeCache = true;
+  readonly #media: Media;
+  readonly #traits: OracleTraits;
+  /** Per sector, every mutation that may be what it holds. */
+  readonly #history: Op[][];
+  /** Acknowledged mutations not yet seen stable. */
+  #unstable = new Set<Op>();
+  /** Tick of a failed sync that no operator has acted upon. */
+  #failedAt = Infinity;
+  /** What the media held when a sync last failed: versions up to this may be lost. */
+  #failedOrder = -1;
+  #resolvedAt = -1;
+  /** Peers that believe in writes that a crash of the host took, and must be told (P10). */
+  readonly #mustTell = new Set<string>();
+  /** Peers that may be told once by this process. */
+  #mayTell: (peer: string) => boolean = () => false;
+  readonly #toldNow = new Set<string>();
+  readonly #sessions = new Set<OracleSession>();
+
+  constructor(media: Media, traits: OracleTraits) {
+    this.#media = media;
+    this.#traits = traits;
+    this.#history = Array.from({ length: media.sectors }, () => []);
+  }
+
+  /** The first violation; kept, because what is thrown into the server's own calls may not come out of them. */
+  failure: Violation | null = null;
+
+  fail(text: string): never {
+    this.note(text);
+    throw this.failure as Violation;
+  }
+
+  note(text: string): void {
+    this.failure ??= new Violation(text);
+  }
+
+  get poisoned(): boolean {
+    return this.#failedAt !== Infinity;
+  }
+
+  // Sessions
+
+  opened(session: OracleSession): void {
+    this.#sessions.add(session);
+  }
+
+  goArrived(session: OracleSession): void {
+    this.tick += 1;
+    session.goArrivedAt = this.tick;
+  }
+
+  gone(session: OracleSession): void {
+    this.tick += 1;
+    if (session.goneAt === Infinity) session.goneAt = this.tick;
+    this.#mayHaveTold(session);
+  }
+
+  /** The answer that tells a peer of its loss may be the one that it did not stay for. */
+  #mayHaveTold(session: OracleSession): void {
+    for (const op of this.ops.values()) {
+      if (op.answered || op.session !== session || op.arrivedAt === Infinity) continue;
+      if (op.kind === 'flush' || op.fua) this.#mustTell.delete(session.peerKey);
+    }
+  }
+
+  /** The server has let a client in: what was asked on connections that were dead by then is over (P11). */
+  served(session: OracleSession): void {
+    this.tick += 1;
+    for (const op of this.ops.values()) {
+      if (!op.answered && op.session.goneAt < session.goArrivedAt) {
+        op.endedAt = Math.min(op.endedAt, this.tick);
+      }
+    }
+  }
+
+  // Requests
+
+  asked(op: Op): void {
+    this.ops.set(op.id, op);
+    if (!op.mutates) return;
+    for (let i = op.first; i < op.first + op.sectors; i += 1) (this.#history[i] as Op[]).push(op);
+  }
+
+  arrived(op: Op): void {
+    this.tick += 1;
+    op.arrivedAt = this.tick;
+    if (op.kind === 'flush') {
+      op.session.firstFlushAt = Math.min(op.session.firstFlushAt, this.tick);
+    }
+  }
+
+  /** The answer left the server. READ data are judged apart, by `readReturned`. */
+  answered(op: Op, error: number): void {
+    this.tick += 1;
+    if (op.answered) this.fail(`${op}: answered twice`);
+    if (op.arrivedAt === Infinity) this.fail(`${op}: answered before it was asked`);
+    op.answered = true;
+    op.error = error;
+    op.endedAt = Math.min(op.endedAt, this.tick);
+    if (error !== 0) this.seen.failed += 1;
+    if (op.kind === 'flush') this.#flushAnswered(op);
+    else if (op.mutates) this.#mutationAnswered(op);
+    else this.ops.delete(op.id);
+  }
+
+  #mutationAnswered(op: Op): void {
+    if (op.error !== 0) {
+      if (op.fua && op.error === EIO) this.#judgeFailure(op, true);
+      return;
+    }
+    this.seen.acked += 1;
+    let oldest = Infinity;
+    for (const order of op.orders.values()) oldest = Math.min(oldest, order);
+    op.definite = oldest > this.#failedOrder;
+    if (this.#traits.ignoresFlush) return;
+    const why = this.#mustBeStable(op);
+    if (why === null) {
+      if (op.definite) this.#unstable.add(op);
+      if (!this.#isStable(op) && !this.#traits.recordsUnclean()) {
+        this.fail(
+          `P10: ${op} is acknowledged and unstable, and no state file would tell of a crash`,
+        );
+      }
+      return;
+    }
+    if (op.arrivedAt > this.#failedAt)
+      this.fail(`P5: ${op} succeeded after a failed sync (${why})`);
+    // Parked by `stop` with its data lost, and let go by an operator who accepted that.
+    if (!op.definite && this.#resolvedAt > op.arrivedAt) return;
+    this.#requireStable(op, why);
+    op.guaranteed = true;
+    if (op.fua) this.#judgeToldTruth(op);
+  }
+
+  /** Why a mutation that was just acknowledged has to be stable, or null. */
+  #mustBeStable(op: Op): string | null {
+    const { session } = op;
+    if (op.fua) return 'P2: FUA';
+    if (!session.flushes) return 'P9: the client was not given a flush';
+    if (this.#traits.untilFlush && op.arrivedAt < session.firstFlushAt) {
+      return 'P9: until-flush, and the session has not flushed';
+    }
+    if (op.parts > 0 && (!op.cameLoose || !op.leftLoose)) return 'P3: the write cache is off';
+    return null;
+  }
+
+  #isStable(op: Op): boolean {
+    for (const [sector, order] of op.orders) {
+      if (this.#media.stable(sector).order < order) return false;
+    }
+    return true;
+  }
+
+  #requireStable(op: Op, why: string): void {
+    if (this.#traits.blind) return;
+    for (const [sector, order] of op.orders) {
+      if (this.#media.stable(sector).order < order) {
+        this.fail(
+          `${why}: ${op} is acknowledged, and sector ${sector} would not survive a power cut`,
+        );
+      }
+    }
+    if (op.sectors > 0 && op.orders.size !== op.sectors) {
+      this.fail(`${op} is acknowledged, and only ${op.orders.size} of its sectors were written`);
+    }
+  }
+
+  #flushAnswered(op: Op): void {
+    this.ops.delete(op.id);
+    if (op.error !== 0) {
+      if (op.error === EIO) this.#judgeFailure(op, false);
+      return;
+    }
+    this.seen.flushed += 1;
+    if (this.#traits.ignoresFlush) return;
+    if (op.arrivedAt > this.#failedAt) this.fail(`P5: ${op} succeeded after a failed sync`);
+    this.#settle(`P1: ${op} succeeded`, op.arrivedAt);
+    this.#judgeToldTruth(op);
+  }
+
+  /** Everything acknowledged before `tick` is promised to be stable. */
+  #settle(why: string, tick: number): void {
+    for (const op of this.#unstable) {
+      if (op.endedAt >= tick) continue;
+      this.#requireStable(op, why);
+      op.guaranteed = true;
+      this.#unstable.delete(op);
+    }
+  }
+
+  /** P10: a success told to a peer that holds on to writes which are gone. */
+  #judgeToldTruth(op: Op): void {
+    const { peerKey, resumable } = op.session;
+    if (!resumable || !this.#mustTell.has(peerKey)) return;
+    // With several requests under way at once the one that fails may be answered second.
+    for (const other of this.ops.values()) {
+      if (other.answered || other.session.peerKey !== peerKey || other === op) continue;
+      if (other.kind === 'flush' || other.fua) return;
+    }
+    this.fail(`P10: ${op} succeeded, and ${peerKey} was not told what the host's crash took`);
+  }
+
+  /** A flush or FUA request failed with EIO: is there a reason? */
+  #judgeFailure(op: Op, storeMayFail: boolean): void {
+    const { peerKey, resumable } = op.session;
+    if (resumable) this.#mustTell.delete(peerKey);
+    const isTold = resumable && this.#mayTell(peerKey) && !this.#toldNow.has(peerKey);
+    if (this.poisoned && !storeMayFail && !isTold && !this.#traits.recordsPoison()) {
+      this.fail(`P5: ${op} failed, and a restart would not know why: the poison is not on record`);
+    }
+    if (this.poisoned || storeMayFail || this.#resolvedAt > op.arrivedAt) return;
+    if (!resumable) this.fail(`P10: ${op} of a client on this host failed, and no sync has`);
+    if (!this.#mayTell(peerKey))
+      this.fail(`P10: ${op} failed, and ${peerKey} has nothing to be told`);
+    if (this.#toldNow.has(peerKey)) this.fail(`P10: ${op} failed, and ${peerKey} was told before`);
+    this.#toldNow.add(peerKey);
+    this.seen.told += 1;
+  }
+
+  /** READ data: per sector whose bytes they are, -1 for nobody's. */
+  readReturned(op: Op, contents: readonly number[]): void {
+    this.tick += 1;
+    this.seen.reads += 1;
+    for (let i = 0; i < contents.length; i += 1) {
+      this.#judgeContent(`${op} returned`, op.first + i, contents[i] as number, op.arrivedAt);
+    }
+  }
+
+  /** BLOCK_STATUS said of a range that it reads as zeroes. */
+  zeroReported(op: Op, first: number, sectors: number): void {
+    for (let i = first; i < first + sectors; i += 1) {
+      this.#judgeContent(`${op} reported zeroes, not`, i, 0, op.arrivedAt);
+    }
+  }
+
+  /**
+   * Whether a reader that asked at `since` may be given `content` (0: zeroes): that of a request which nothing newer, done
+   * for certain before the reader asked, has replaced.
+   */
+  #judgeContent(who: string, sector: number, content: number, since: number): void {
+    const history = this.#history[sector] as Op[];
+    // The end of the newest request that could have written it; -1: the blank disk.
+    let ended = -2;
+    if (content === 0) ended = -1;
+    for (const op of history) {
+      if (op.arrivedAt === Infinity) continue;
+      if (content === 0 ? op.zero : op.id === content) ended = Math.max(ended, op.endedAt);
+    }
+    if (ended === -2) this.fail(`${who} bytes that nobody wrote: sector ${sector}: ${content}`);
+    for (const op of history) {
+      if (op.definite && op.endedAt < since && ended < op.arrivedAt) {
+        this.fail(`${who} sector ${sector} as #${content}, which ${op} had replaced`);
+      }
+    }
+  }
+
+  // The disk's own events
+
+  /** A part of a mutation reaches the store, or is about to leave it (P3: the stricter of the two counts). */
+  partCame(id: number): void {
+    const op = this.ops.get(id);
+    if (op !== undefined && this.writeCache) op.cameLoose = true;
+  }
+
+  partLeaves(id: number): void {
+    const op = this.ops.get(id);
+    if (op === undefined) return;
+    op.parts += 1;
+    if (this.writeCache) op.leftLoose = true;
+  }
+
+  applying(id: number): void {
+    const op = this.ops.get(id);
+    if (op === undefined) this.fail(`request #${id} changes the disk, and its client is forgotten`);
+    if (op.endedAt !== Infinity && !this.#traits.blind)
+      this.fail(`P11: ${op} changes the disk after it is over`);
+    if (op.arrivedAt === Infinity) this.fail(`${op} changes the disk before it has arrived`);
+  }
+
+  applied(id: number, sector: number, order: number): void {
+    this.ops.get(id)?.orders.set(sector, order);
+  }
+
+  syncFailed(): void {
+    this.tick += 1;
+    if (this.#failedAt === Infinity) this.#failedAt = this.tick;
+    this.#failedOrder = this.#media.order;
+    // What was unstable may vanish from the cache at any time now.
+    for (const op of this.#unstable) op.definite = false;
+    for (const op of this.ops.values()) if (op.mutates && !op.guaranteed) op.definite = false;
+  }
+
+  // The operator
+
+  /** A switch of the write cache to off was reported done: P4. */
+  switchedOff(askedAt: number): void {
+    this.tick += 1;
+    if (!this.#traits.ignoresFlush) this.#settle('P4: the write cache was switched off', askedAt);
+  }
+
+  /** The operator accepts what a failed sync lost, or nobody was ever told of it. */
+  acceptLoss(): void {
+    this.tick += 1;
+    for (const op of this.#unstable) op.definite = false;
+    this.#unstable.clear();
+    this.#failedAt = Infinity;
+    this.#resolvedAt = this.tick;
+  }
+
+  /** A clean stop: everything that was acknowledged is stable. */
+  stoppedClean(): void {
+    this.tick += 1;
+    if (!this.#traits.ignoresFlush && !this.poisoned) {
+      this.#settle('the server stopped cleanly', this.tick + 1);
+    }
+  }
+
+  // Crashes
+
+  /** A server process begins. `mayTell`: whom its state file lets it tell. */
+  started(mayTell: (peer: string) => boolean): void {
+    this.#mayTell = mayTell;
+    this.#toldNow.clear();
+  }
+
+  /** The process is gone: nothing it had taken goes on. */
+  processEnded(): void {
+    this.tick += 1;
+    for (const op of this.ops.values()) op.endedAt = Math.min(op.endedAt, this.tick);
+    for (const session of this.#sessions) {
+      this.#mayHaveTold(session);
+      session.goneAt = Math.min(session.goneAt, this.tick);
+    }
+    this.#sessions.clear();
+    this.#checkImage('the page cache holds', (sector) => this.#media.cached(sector).op, false);
+  }
+
+  /** Before the media lose their cache: who holds on to what is unstable now. */
+  hostCrashes(): void {
+    this.seen.crashes += 1;
+    if (this.#traits.ignoresFlush) return;
+    for (const op of this.#unstable) {
+      const { resumable, peerKey } = op.session;
+      if (resumable && !this.#isStable(op)) this.#mustTell.add(peerKey);
+    }
+  }
+
+  /** After: every sector is judged, and what is there now is what there is. */
+  hostCrashed(): void {
+    this.tick += 1;
+    this.#checkImage('the power cut left', (sector) => this.#media.stable(sector).op, true);
+    const kept = new Set<Op>();
+    for (let sector = 0; sector < this.#media.sectors; sector += 1) {
+      const history = this.#history[sector] as Op[];
+      const { op: id } = this.#media.stable(sector);
+      const left = history.filter((op) => op.id === id);
+      for (const op of left) kept.add(op);
+      // A blank sector that comes back must stay so, too: nothing older is legal from here on.
+      this.#history[sector] = left;
+    }
+    for (const [id, op] of this.ops) {
+      if (!kept.has(op)) this.ops.delete(id);
+      else {
+        op.definite = true;
+        op.guaranteed = true;
+        op.endedAt = Math.min(op.endedAt, this.tick);
+      }
+    }
+    this.#unstable.clear();
+  }
+
+  #checkImage(who: string, contentOf: (sector: number) => number, powerCut: boolean): void {
+    for (let sector = 0; sector < this.#media.sectors; sector += 1) {
+      const id = contentOf(sector);
+      const history = this.#history[sector] as Op[];
+      const owner = history.find((op) => op.id === id);
+      if (owner === undefined && id !== 0) this.fail(`${who} sector ${sector} as #${id}: nobody's`);
+      const ended = owner === undefined ? -1 : owner.endedAt;
+      for (const op of history) {
+        const holds = powerCut ? op.guaranteed && !this.#traits.ignoresFlush : op.definite;
+        if (holds && ended < op.arrivedAt) {
+          this.fail(`P1: ${who} sector ${sector} as #${id}, and ${op} was promised`);
+        }
+      }
+    }
+  }
+
+  /** At the end: requests on live connections that were never answered. */
+  unanswered(alive: (session: OracleSession) => boolean): Op[] {
+    return [...this.ops.values()].filter(
+      (op) => !op.answered && op.endedAt === Infinity && alive(op.session),
+    );
+  }
+}
