@@ -1,5 +1,5 @@
 import type { Timer } from '../../base/clock.ts';
-import type { DiskSession, Peer } from '../../durability/disk-session.ts';
+import type { DiskSession, Peer, SessionOptions } from '../../durability/disk-session.ts';
 import { Inbox } from '../../reactor/inbox.ts';
 import { Outbox } from '../../reactor/outbox.ts';
 import type { Page } from '../../reactor/page-pool.ts';
@@ -155,9 +155,15 @@ export class NbdConnection implements StreamOwner, HandshakeHost, TransmissionHo
     }
     this.#export = found;
     found.fenceGone();
-    // Every client sees NBD_FLAG_SEND_FLUSH, so every client can flush.
-    const peer = peerOf(this.peer);
-    found.disk.openSession({ flushes: true, peer }, (session) => {
+    const options: SessionOptions = {
+      // Read when the session is made, in the same turn in which the client is told of NBD_FLAG_SEND_FLUSH or not: who is
+      // not told never flushes, also when the write cache is switched on later (P9).
+      get flushes() {
+        return found.info.writeCache;
+      },
+      peer: peerOf(this.peer),
+    };
+    found.disk.openSession(options, (session) => {
       if (this.#closed) session.end();
       else {
         this.#session = session;
@@ -204,7 +210,11 @@ export class NbdConnection implements StreamOwner, HandshakeHost, TransmissionHo
     if (this.#leaving) return 'nothing';
     if (this.#transmission !== null) return this.#transmission.advance();
     const inbox = this.#inbox;
-    if (this.#result === null && inbox.start < inbox.end && this.#handshake.state === 'negotiating') {
+    if (
+      this.#result === null &&
+      inbox.start < inbox.end &&
+      this.#handshake.state === 'negotiating'
+    ) {
       const { bytes } = (inbox.page as Page).region;
       inbox.start += this.#handshake.receive(bytes.subarray(inbox.start, inbox.end));
     }
@@ -272,6 +282,7 @@ export class NbdConnection implements StreamOwner, HandshakeHost, TransmissionHo
 /** A client on this host cannot outlive a crash of it; another one can, and is known by its address without the port. */
 function peerOf(peer: string): Peer {
   const host = /^tcp (.*):\d+$/.exec(peer)?.[1] ?? '';
-  const local = host === '' || host.startsWith('127.') || host === '[::1]' || host === '[0:0:0:0:0:0:0:1]';
+  const local =
+    host === '' || host.startsWith('127.') || host === '[::1]' || host === '[0:0:0:0:0:0:0:1]';
   return { resumable: !local, key: host };
 }

@@ -96,6 +96,8 @@ export class Transmission implements IoOwner {
   /** A READ in several chunks of which the client cannot tell the parts: only one at a time. */
   #longRead: NbdRequest | null = null;
   #over = false;
+  /** The connection has ended: there is nobody to answer. */
+  #gone = false;
 
   constructor(
     device: BlockDevice,
@@ -146,9 +148,13 @@ export class Transmission implements IoOwner {
     this.#over = true;
   }
 
-  /** The connection is gone: gives back the memory of a payload that will not arrive. */
+  /**
+   * The connection is gone: gives back the memory of a payload that will not arrive. What the device still has gives its
+   * own back when it is done.
+   */
   dispose(): void {
     this.#over = true;
+    this.#gone = true;
     this.#dropFilling();
     if (this.#receiving !== null && this.#receiving.pending === 0) this.#forget(this.#receiving);
     this.#receiving = null;
@@ -226,7 +232,8 @@ export class Transmission implements IoOwner {
     if (request.type === NBD_CMD.BLOCK_STATUS) {
       if (this.#contextId === null) return NBD_ERROR.EINVAL;
       if (request.length === 0) return NBD_ERROR.EINVAL;
-      if (!request.complete) return request.length > MAX_STATUS_PAYLOAD_BYTES ? NBD_ERROR.EINVAL : 0;
+      if (!request.complete)
+        return request.length > MAX_STATUS_PAYLOAD_BYTES ? NBD_ERROR.EINVAL : 0;
     }
     const op = OP_OF_COMMAND[request.type] as Op;
     const code = checkRange(op, request.offset, request.length, this.#device.info);
@@ -351,7 +358,10 @@ export class Transmission implements IoOwner {
   #beginRead(request: NbdRequest): boolean {
     const long = request.length > this.#chunkBytes && !this.#form.chunked;
     const busy = this.#readingBytes + this.#outbox.unsentBytes;
-    if ((long && this.#longRead !== null) || (busy > 0 && busy + request.length > this.#pool.shareBytes)) {
+    if (
+      (long && this.#longRead !== null) ||
+      (busy > 0 && busy + request.length > this.#pool.shareBytes)
+    ) {
       this.#requests.give(request);
       return false;
     }
@@ -402,7 +412,8 @@ export class Transmission implements IoOwner {
     this.#readingBytes -= io.length;
     if (io.error !== null) {
       // [NBD proto "NBD_CMD_READ"] an error after a simple reply's header leaves only a hard disconnect.
-      if (request.begun && !this.#form.chunked) this.#end('a read failed half-way through its reply');
+      if (request.begun && !this.#form.chunked)
+        this.#end('a read failed half-way through its reply');
       else this.#outbox.say(page, start, this.#form.done(view, start, request, nbdErrno[io.error]));
       this.#forget(request);
       return;
@@ -467,7 +478,9 @@ export class Transmission implements IoOwner {
     const chunk = io.context as Chunk;
     const { request } = chunk;
     request.pending -= 1;
-    if (request.type === NBD_CMD.READ) this.#readDone(chunk);
+    if (this.#gone) {
+      if (request.pending === 0) this.#forget(request);
+    } else if (request.type === NBD_CMD.READ) this.#readDone(chunk);
     else if (request.type === NBD_CMD.BLOCK_STATUS) this.#statusDone(chunk);
     else {
       if (io.error !== null) request.error = nbdErrno[io.error];
