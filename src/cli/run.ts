@@ -15,9 +15,9 @@ import { packageVersion } from './version.ts';
 
 /** Runs the process's command line and ends the process with its exit code. */
 export async function main(): Promise<void> {
-  // A reader that closed our standard output, as `head` does, is no error of ours.
+  // A reader that closed our standard output, as `head` does, is no error of ours, and a server goes on.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    process.exit(error.code === 'EPIPE' ? EXIT.OK : EXIT.FAILED);
+    if (error.code !== 'EPIPE') process.exit(EXIT.FAILED);
   });
   process.on('uncaughtException', (error) => {
     process.stderr.write(`${errorLine(error)}\n${error.stack ?? ''}\n`);

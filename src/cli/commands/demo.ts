@@ -8,7 +8,7 @@ import type { Output } from '../output.ts';
 import type { OptionValues } from '../parse.ts';
 import { cacheMode } from '../serve/disks.ts';
 import { MOST_SOCKET_PATH_BYTES, type ListenChoice } from '../serve/listen.ts';
-import { DEFAULT_MAX_CONNECTIONS, parsePort, textOption } from '../serve/options.ts';
+import { DEFAULT_MAX_CONNECTIONS, parsePort, reactorKind, textOption } from '../serve/options.ts';
 import { runServer } from '../serve/run-server.ts';
 
 const DEMO_BYTES = 1 * GiB;
@@ -34,7 +34,7 @@ export async function runDemo(options: OptionValues, output: Output): Promise<nu
       listen: [demoSocket(disk), { kind: 'tcp', host: '127.0.0.1', port }],
       tls: { mode: 'off' },
       maxConnections: DEFAULT_MAX_CONNECTIONS,
-      reactor: 'auto',
+      reactor: reactorKind(options),
       // It is ours, and raw; what a guest puts on it is the guest's.
       formatNamed: true,
       exitWithParent: false,

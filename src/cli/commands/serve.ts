@@ -1,11 +1,11 @@
 import { UsageError } from '../../base/errors.ts';
-import type { DiskConfig, ServerConfig } from '../../server/config.ts';
+import type { DiskConfig } from '../../server/config.ts';
 import type { Output } from '../output.ts';
 import type { OptionValues } from '../parse.ts';
 import { takeActivatedSockets } from '../serve/activation.ts';
 import { parseDisks } from '../serve/disks.ts';
 import { chooseListen } from '../serve/listen.ts';
-import { maxConnections, switchOption, textOption } from '../serve/options.ts';
+import { maxConnections, reactorKind, switchOption, textOption } from '../serve/options.ts';
 import { runServer, type ServeSettings } from '../serve/run-server.ts';
 import { readTls } from '../serve/tls.ts';
 
@@ -46,7 +46,7 @@ export async function serveSettings(
     listen,
     tls,
     maxConnections: limit,
-    reactor: (textOption(options, 'reactor') ?? 'auto') as ServerConfig['reactor'],
+    reactor: reactorKind(options),
     formatNamed: textOption(options, 'format') !== undefined,
     exitWithParent: switchOption(options, 'exitWithParent'),
     quiet: options['quiet'] === true,

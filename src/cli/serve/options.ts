@@ -1,4 +1,5 @@
 import { UsageError } from '../../base/errors.ts';
+import type { ReactorKind } from '../../reactor/open.ts';
 import type { OptionValues } from '../parse.ts';
 
 /**
@@ -37,6 +38,11 @@ export function parseInteger(option: string, text: string, least: number, most: 
 
 export function parsePort(option: string, text: string): number {
   return parseInteger(option, text, 0, 65_535);
+}
+
+/** Its choices were checked while parsing. */
+export function reactorKind(options: OptionValues): ReactorKind {
+  return (textOption(options, 'reactor') ?? 'auto') as ReactorKind;
 }
 
 export function maxConnections(options: OptionValues): number {

@@ -1,4 +1,4 @@
-import { CACHE_OPTION, JSON_OPTION, PORT_OPTION } from './serve.ts';
+import { CACHE_OPTION, JSON_OPTION, PORT_OPTION, REACTOR_OPTION } from './serve.ts';
 import type { CommandSpec } from './spec.ts';
 
 export const DEMO: CommandSpec = {
@@ -21,6 +21,7 @@ export const DEMO: CommandSpec = {
     },
     CACHE_OPTION,
     { ...PORT_OPTION, defaultText: '10809' },
+    REACTOR_OPTION,
   ],
   examples: [{ text: 'A disk to try things on', command: 'holdfast demo' }],
 };

@@ -1,4 +1,5 @@
 import { CACHE_MODES, DEFAULT_CACHE_MODE, SYNC_ERROR_POLICIES } from '../../durability/modes.ts';
+import { REACTOR_KINDS } from '../../reactor/open.ts';
 import { DEFAULT_MAX_CONNECTIONS } from '../serve/options.ts';
 import type { CommandSpec, OptionSpec } from './spec.ts';
 
@@ -129,15 +130,17 @@ const TLS_OPTIONS: readonly OptionSpec[] = [
   },
 ];
 
+export const REACTOR_OPTION: OptionSpec = {
+  long: '--reactor',
+  placeholder: 'KIND',
+  description: 'How to talk to the kernel. auto takes io_uring where it works.',
+  choices: REACTOR_KINDS,
+  defaultText: 'auto',
+  env: 'HOLDFAST_REACTOR',
+};
+
 const PROCESS_OPTIONS: readonly OptionSpec[] = [
-  {
-    long: '--reactor',
-    placeholder: 'KIND',
-    description: 'How to talk to the kernel. auto takes io_uring where it works.',
-    choices: ['auto', 'io_uring', 'portable'],
-    defaultText: 'auto',
-    env: 'HOLDFAST_REACTOR',
-  },
+  REACTOR_OPTION,
   {
     long: '--run',
     placeholder: 'COMMAND',
