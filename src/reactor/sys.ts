@@ -10,7 +10,9 @@ const libc = koffi.load(null);
 const define = (prototype: string): Call => libc.func(prototype) as unknown as Call;
 
 const raw = {
-  mmap: define('int64_t mmap(int64_t address, size_t length, int prot, int flags, int fd, int64_t offset)'),
+  mmap: define(
+    'int64_t mmap(int64_t address, size_t length, int prot, int flags, int fd, int64_t offset)',
+  ),
   munmap: define('int munmap(int64_t address, size_t length)'),
   // syscall(2) is variadic in C; on every Linux ABI Node runs on, integers travel in the same registers.
   syscall: define(
@@ -91,11 +93,23 @@ export function pwrite(fd: number, address: number, length: number, offset: numb
   return checked(raw.pwrite(fd, address, length, offset));
 }
 
-export function preadv2(fd: number, iov: number, count: number, offset: number, flags: number): number {
+export function preadv2(
+  fd: number,
+  iov: number,
+  count: number,
+  offset: number,
+  flags: number,
+): number {
   return checked(raw.preadv2(fd, iov, count, offset, flags));
 }
 
-export function pwritev2(fd: number, iov: number, count: number, offset: number, flags: number): number {
+export function pwritev2(
+  fd: number,
+  iov: number,
+  count: number,
+  offset: number,
+  flags: number,
+): number {
   return checked(raw.pwritev2(fd, iov, count, offset, flags));
 }
 
@@ -132,7 +146,13 @@ function nameOf(call: Call, fd: number, address: Region): number {
 }
 
 /** An int option. `scratch` holds at least 4 bytes. */
-export function setsockopt(fd: number, level: number, name: number, value: number, scratch: Region): number {
+export function setsockopt(
+  fd: number,
+  level: number,
+  name: number,
+  value: number,
+  scratch: Region,
+): number {
   scratch.view.setInt32(0, value, true);
   return checked(raw.setsockopt(fd, level, name, scratch.address, 4));
 }

@@ -266,7 +266,8 @@ function words(region: Region): Int32Array {
 
 function whyNot(errno: number): string {
   if (errno === 38) return 'the kernel has no io_uring';
-  if (errno === 1) return 'io_uring is forbidden here (seccomp, or the sysctl kernel.io_uring_disabled)';
+  if (errno === 1)
+    return 'io_uring is forbidden here (seccomp, or the sysctl kernel.io_uring_disabled)';
   if (errno === 12) return 'no memory for the ring (RLIMIT_MEMLOCK?)';
   return `io_uring_setup failed: errno ${errno}`;
 }

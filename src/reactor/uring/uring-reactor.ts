@@ -1,4 +1,4 @@
-import { unlinkSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import type { Timer } from '../../base/clock.ts';
 import { setEventLoopHook } from '../../base/event-loop.ts';
 import { PagePool } from '../page-pool.ts';
@@ -66,6 +66,10 @@ export class UringReactor implements Reactor, StreamContext {
   readonly #eventLoop: sys.EventLoop = sys.eventLoop();
   readonly #eventLoopReady: Callback;
   #watching = false;
+  /** Brings the loop back after a turn of Node's. An immediate would do, but hides from us when Node's next timer is due. */
+  readonly #turns = new MessageChannel();
+  /** On the clock of nowMs. Node's timers change in Node's turns only. */
+  #nodeTimerAtMs = Infinity;
   #deferred: (() => void)[] = [];
   #running: (() => void)[] = [];
   #yieldWanted = false;
@@ -86,7 +90,8 @@ export class UringReactor implements Reactor, StreamContext {
     setEventLoopHook(() => {
       this.#yieldWanted = true;
     });
-    setImmediate(() => this.#run());
+    this.#turns.port2.on('message', () => this.#run());
+    this.#yield();
   }
 
   nowMs(): number {
@@ -105,14 +110,20 @@ export class UringReactor implements Reactor, StreamContext {
     return this.#options.bridgeTls(fd, settings);
   }
 
+  #yield(): void {
+    this.#turns.port1.postMessage(null);
+  }
+
   #run(): void {
     if (!this.#open) return;
+    const untilNodeTimer = this.#eventLoop.timeoutMs();
+    this.#nodeTimerAtMs = untilNodeTimer < 0 ? Infinity : this.nowMs() + untilNodeTimer;
     this.#yieldWanted = false;
     this.#watchEventLoop();
     do {
       this.#turn();
     } while (!this.#yieldWanted && this.#open);
-    setImmediate(() => this.#run());
+    this.#yield();
   }
 
   /** Node's event loop sleeps in one epoll descriptor; the ring watches that, so neither starves the other. */
@@ -125,12 +136,13 @@ export class UringReactor implements Reactor, StreamContext {
 
   #turn(): void {
     this.#runDeferred();
-    const untilTimer = this.#timers.untilNextMs(this.nowMs());
+    const now = this.nowMs();
+    const untilTimer = this.#timers.untilNextMs(now);
+    if (this.#nodeTimerAtMs <= now) this.#yieldWanted = true;
     const mustNotWait = this.#deferred.length > 0 || this.#yieldWanted || untilTimer === 0;
-    if (this.ring.ready || mustNotWait) this.ring.poke();
-    else if (this.#spin()) this.ring.poke();
-    else this.#sleep(untilTimer);
-    this.scratch.reset();
+    if (this.ring.ready || mustNotWait || this.#spin()) this.ring.poke();
+    else this.#sleep(Math.min(untilTimer, this.#nodeTimerAtMs - now));
+    if (this.ring.prepared === 0) this.scratch.reset();
     this.ring.drain();
     if (untilTimer !== Infinity) this.#timers.fire(this.nowMs());
   }
@@ -156,12 +168,10 @@ export class UringReactor implements Reactor, StreamContext {
     return false;
   }
 
-  #sleep(untilTimer: number): void {
-    const untilNodeTimer = this.#eventLoop.timeoutMs();
+  #sleep(timeoutMs: number): void {
     const before = this.nowMs();
-    this.ring.wait(untilNodeTimer < 0 ? untilTimer : Math.min(untilTimer, untilNodeTimer));
+    this.ring.wait(timeoutMs);
     const slept = this.nowMs() - before;
-    if (untilNodeTimer >= 0 && slept >= untilNodeTimer) this.#yieldWanted = true;
     if (slept < SPIN_MS && this.#spinCredit < SPIN_CREDIT_MAX) this.#spinCredit += 1;
   }
 
@@ -219,7 +229,7 @@ export class UringReactor implements Reactor, StreamContext {
         await finished;
         this.ring.forget(accept);
         sys.close(fd);
-        if (address.kind === 'unix') unlinkSync(address.path);
+        if (address.kind === 'unix') rmSync(address.path, { force: true });
       },
     };
   }
@@ -264,6 +274,7 @@ export class UringReactor implements Reactor, StreamContext {
     await new Promise((resolve) => {
       setImmediate(resolve);
     });
+    this.#turns.port1.close();
     this.ring.close();
   }
 }
