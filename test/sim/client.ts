@@ -342,16 +342,16 @@ export class ClientConnection implements StreamPeer, ReplyReader {
   data(cookie: number, offset: number | null, bytes: Buffer): void {
     const op = this.#known(cookie);
     const reading = this.#reading.get(cookie);
-    if (reading === undefined) this.#host.oracle.fail(`${op}: data in its answer`);
+    if (reading === undefined) this.#host.oracle.fail(`${op.text}: data in its answer`);
     const first = offset === null ? op.first : offset / SECTOR_BYTES;
     const count = bytes.length / SECTOR_BYTES;
     const inside = first >= op.first && first + count <= op.first + op.sectors;
     if (!Number.isInteger(first) || !Number.isInteger(count) || !inside) {
-      this.#host.oracle.fail(`${op}: data outside of what was asked: ${offset}+${bytes.length}`);
+      this.#host.oracle.fail(`${op.text}: data outside of what was asked: ${first}+${count}`);
     }
     for (let i = 0; i < count; i += 1) {
       const place = first - op.first + i;
-      if (reading.contents[place] !== -2) this.#host.oracle.fail(`${op}: data twice`);
+      if (reading.contents[place] !== -2) this.#host.oracle.fail(`${op.text}: data twice`);
       reading.contents[place] = readSector(bytes, i * SECTOR_BYTES, first + i);
       reading.missing -= 1;
     }
@@ -363,7 +363,7 @@ export class ClientConnection implements StreamPeer, ReplyReader {
     for (const [i, length] of chunk.lengths.entries()) {
       const sectors = length / SECTOR_BYTES;
       if (sector + sectors > op.first + op.sectors || !Number.isInteger(sectors)) {
-        this.#host.oracle.fail(`${op}: status of ${length} bytes beyond what was asked`);
+        this.#host.oracle.fail(`${op.text}: status of ${length} bytes beyond what was asked`);
       }
       if (((chunk.flags[i] as number) & 2) !== 0) {
         this.#host.oracle.zeroReported(op, sector, sectors);
@@ -378,7 +378,8 @@ export class ClientConnection implements StreamPeer, ReplyReader {
     const reading = this.#reading.get(cookie);
     this.#reading.delete(cookie);
     if (reading !== undefined && error === 0) {
-      if (reading.missing > 0) this.#host.oracle.fail(`${op}: ${reading.missing} sectors missing`);
+      if (reading.missing > 0)
+        this.#host.oracle.fail(`${op.text}: ${reading.missing} sectors missing`);
       this.#host.oracle.readReturned(op, reading.contents);
     }
     this.#host.oracle.answered(op, error);

@@ -140,7 +140,7 @@ export class SimReactor {
 
   constructor(clock: SimClock, pageBytes: number, pageLimit: number) {
     this.#clock = clock;
-    this.pool = new PoisoningPool(pageBytes, pageLimit, Region.plain);
+    this.pool = new PoisoningPool(pageBytes, pageLimit, (bytes) => Region.plain(bytes));
   }
 
   get dead(): boolean {

@@ -71,7 +71,7 @@ export class Op {
     return this.kind !== 'write';
   }
 
-  toString(): string {
+  get text(): string {
     const fua = this.fua ? '+fua' : '';
     return `${this.kind}${fua} #${this.id} of sectors ${this.first}+${this.sectors} (session ${this.session.id})`;
   }
@@ -196,8 +196,8 @@ export class Oracle {
   /** The answer left the server. READ data are judged apart, by `readReturned`. */
   answered(op: Op, error: number): void {
     this.tick += 1;
-    if (op.answered) this.fail(`${op}: answered twice`);
-    if (op.arrivedAt === Infinity) this.fail(`${op}: answered before it was asked`);
+    if (op.answered) this.fail(`${op.text}: answered twice`);
+    if (op.arrivedAt === Infinity) this.fail(`${op.text}: answered before it was asked`);
     op.answered = true;
     op.error = error;
     op.endedAt = Math.min(op.endedAt, this.tick);
@@ -222,13 +222,13 @@ export class Oracle {
       if (op.definite) this.#unstable.add(op);
       if (!this.#isStable(op) && !this.#traits.recordsUnclean()) {
         this.fail(
-          `P10: ${op} is acknowledged and unstable, and no state file would tell of a crash`,
+          `P10: ${op.text} is acknowledged and unstable, and no state file would tell of a crash`,
         );
       }
       return;
     }
     if (op.arrivedAt > this.#failedAt)
-      this.fail(`P5: ${op} succeeded after a failed sync (${why})`);
+      this.fail(`P5: ${op.text} succeeded after a failed sync (${why})`);
     // Parked by `stop` with its data lost, and let go by an operator who accepted that.
     if (!op.definite && this.#resolvedAt > op.arrivedAt) return;
     this.#requireStable(op, why);
@@ -260,12 +260,14 @@ export class Oracle {
     for (const [sector, order] of op.orders) {
       if (this.#media.stable(sector).order < order) {
         this.fail(
-          `${why}: ${op} is acknowledged, and sector ${sector} would not survive a power cut`,
+          `${why}: ${op.text} is acknowledged, and sector ${sector} would not survive a power cut`,
         );
       }
     }
     if (op.sectors > 0 && op.orders.size !== op.sectors) {
-      this.fail(`${op} is acknowledged, and only ${op.orders.size} of its sectors were written`);
+      this.fail(
+        `${op.text} is acknowledged, and only ${op.orders.size} of its sectors were written`,
+      );
     }
   }
 
@@ -277,8 +279,8 @@ export class Oracle {
     }
     this.seen.flushed += 1;
     if (this.#traits.ignoresFlush) return;
-    if (op.arrivedAt > this.#failedAt) this.fail(`P5: ${op} succeeded after a failed sync`);
-    this.#settle(`P1: ${op} succeeded`, op.arrivedAt);
+    if (op.arrivedAt > this.#failedAt) this.fail(`P5: ${op.text} succeeded after a failed sync`);
+    this.#settle(`P1: ${op.text} succeeded`, op.arrivedAt);
     this.#judgeToldTruth(op);
   }
 
@@ -301,7 +303,7 @@ export class Oracle {
       if (other.answered || other.session.peerKey !== peerKey || other === op) continue;
       if (other.kind === 'flush' || other.fua) return;
     }
-    this.fail(`P10: ${op} succeeded, and ${peerKey} was not told what the host's crash took`);
+    this.fail(`P10: ${op.text} succeeded, and ${peerKey} was not told what the host's crash took`);
   }
 
   /** A flush or FUA request failed with EIO: is there a reason? */
@@ -310,13 +312,16 @@ export class Oracle {
     if (resumable) this.#mustTell.delete(peerKey);
     const isTold = resumable && this.#mayTell(peerKey) && !this.#toldNow.has(peerKey);
     if (this.poisoned && !storeMayFail && !isTold && !this.#traits.recordsPoison()) {
-      this.fail(`P5: ${op} failed, and a restart would not know why: the poison is not on record`);
+      this.fail(
+        `P5: ${op.text} failed, and a restart would not know why: the poison is not on record`,
+      );
     }
     if (this.poisoned || storeMayFail || this.#resolvedAt > op.arrivedAt) return;
-    if (!resumable) this.fail(`P10: ${op} of a client on this host failed, and no sync has`);
+    if (!resumable) this.fail(`P10: ${op.text} of a client on this host failed, and no sync has`);
     if (!this.#mayTell(peerKey))
-      this.fail(`P10: ${op} failed, and ${peerKey} has nothing to be told`);
-    if (this.#toldNow.has(peerKey)) this.fail(`P10: ${op} failed, and ${peerKey} was told before`);
+      this.fail(`P10: ${op.text} failed, and ${peerKey} has nothing to be told`);
+    if (this.#toldNow.has(peerKey))
+      this.fail(`P10: ${op.text} failed, and ${peerKey} was told before`);
     this.#toldNow.add(peerKey);
     this.seen.told += 1;
   }
@@ -326,14 +331,14 @@ export class Oracle {
     this.tick += 1;
     this.seen.reads += 1;
     for (let i = 0; i < contents.length; i += 1) {
-      this.#judgeContent(`${op} returned`, op.first + i, contents[i] as number, op.arrivedAt);
+      this.#judgeContent(`${op.text} returned`, op.first + i, contents[i] as number, op.arrivedAt);
     }
   }
 
   /** BLOCK_STATUS said of a range that it reads as zeroes. */
   zeroReported(op: Op, first: number, sectors: number): void {
     for (let i = first; i < first + sectors; i += 1) {
-      this.#judgeContent(`${op} reported zeroes, not`, i, 0, op.arrivedAt);
+      this.#judgeContent(`${op.text} reported zeroes, not`, i, 0, op.arrivedAt);
     }
   }
 
@@ -353,7 +358,7 @@ export class Oracle {
     if (ended === -2) this.fail(`${who} bytes that nobody wrote: sector ${sector}: ${content}`);
     for (const op of history) {
       if (op.definite && op.endedAt < since && ended < op.arrivedAt) {
-        this.fail(`${who} sector ${sector} as #${content}, which ${op} had replaced`);
+        this.fail(`${who} sector ${sector} as #${content}, which ${op.text} had replaced`);
       }
     }
   }
@@ -377,8 +382,8 @@ export class Oracle {
     const op = this.ops.get(id);
     if (op === undefined) this.fail(`request #${id} changes the disk, and its client is forgotten`);
     if (op.endedAt !== Infinity && !this.#traits.blind)
-      this.fail(`P11: ${op} changes the disk after it is over`);
-    if (op.arrivedAt === Infinity) this.fail(`${op} changes the disk before it has arrived`);
+      this.fail(`P11: ${op.text} changes the disk after it is over`);
+    if (op.arrivedAt === Infinity) this.fail(`${op.text} changes the disk before it has arrived`);
   }
 
   applied(id: number, sector: number, order: number): void {
@@ -392,6 +397,12 @@ export class Oracle {
     // What was unstable may vanish from the cache at any time now.
     for (const op of this.#unstable) op.definite = false;
     for (const op of this.ops.values()) if (op.mutates && !op.guaranteed) op.definite = false;
+  }
+
+  /** A server starts with a failed sync on record: also one that an operator had cleared, too late for the record. */
+  startsPoisoned(): void {
+    this.tick += 1;
+    if (this.#failedAt === Infinity) this.#failedAt = this.tick;
   }
 
   // The operator
@@ -483,7 +494,7 @@ export class Oracle {
       for (const op of history) {
         const holds = powerCut ? op.guaranteed && !this.#traits.ignoresFlush : op.definite;
         if (holds && ended < op.arrivedAt) {
-          this.fail(`P1: ${who} sector ${sector} as #${id}, and ${op} was promised`);
+          this.fail(`P1: ${who} sector ${sector} as #${id}, and ${op.text} was promised`);
         }
       }
     }

@@ -1,3 +1,4 @@
+import { unreachable } from '../../src/base/assert.ts';
 import {
   decodeErrorChunk,
   decodeOptionReplyHeader,
@@ -79,6 +80,8 @@ export class ReplyParser {
         return this.#export();
       case 'transmission':
         return this.#reply();
+      default:
+        return unreachable(this.phase);
     }
   }
 

@@ -23,13 +23,17 @@ if (!Number.isSafeInteger(first) || first < 0 || Number.isNaN(runs) || Number.is
   process.exit(2);
 }
 
+function trace(line: string): void {
+  process.stdout.write(`  ${line}\n`);
+}
+
 const started = performance.now();
 const elapsed = (): number => (performance.now() - started) / 1000;
 const sum = { acked: 0, flushed: 0, failed: 0, reads: 0, crashes: 0, told: 0 };
 let done = 0;
 let failed = 0;
-for (let seed = first; done < runs && (seconds === 0 || elapsed() < seconds); seed += 1) {
-  const trace = (line: string): void => void process.stdout.write(`  ${line}\n`);
+const deadline = seconds === 0 ? Infinity : seconds;
+for (let seed = first; done < runs && elapsed() < deadline; seed += 1) {
   const result = await simulate(seed, {}, values.verbose ? trace : undefined);
   done += 1;
   for (const key of Object.keys(sum) as (keyof typeof sum)[]) sum[key] += result.seen[key];

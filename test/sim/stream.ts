@@ -244,7 +244,7 @@ export class SimStream implements Stream {
     const room = this.#network.windowBytes - this.#flying;
     if (this.#stalled || room <= 0) return;
     const left = this.#copy.length - this.#taken;
-    const most = this.#network.pieceBytes;
+    const most = Math.max(this.#network.pieceBytes, this.#copy.length / MAX_PIECES);
     const count = Math.min(left, room, this.#prng.chance(0.5) ? left : 1 + this.#prng.below(most));
     const now = new Uint8Array(count);
     segments.copyTo(now, this.#taken);

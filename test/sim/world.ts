@@ -75,6 +75,7 @@ class World implements ConnectionHost, DiskWatcher {
   #generation = 0;
   #boots = 0;
   #ops = 0;
+  #switchesDone = 0;
   #sessions = 0;
   /** A graceful stop is under way: promises must get their turn. */
   #awaiting = false;
@@ -192,7 +193,12 @@ class World implements ConnectionHost, DiskWatcher {
     this.#done = true;
     const waiting = this.oracle.unanswered((session) => session.goneAt === Infinity);
     if (waiting.length > 0) {
-      this.oracle.fail(`hang: never answered: ${waiting.slice(0, 3).join(', ')}`);
+      this.oracle.fail(
+        `hang: never answered: ${waiting
+          .slice(0, 3)
+          .map((op) => op.text)
+          .join(', ')}`,
+      );
     }
     if (this.#live.size > 0)
       this.oracle.fail(`hang: ${this.#live.size} connections wait for nothing`);
@@ -244,7 +250,10 @@ class World implements ConnectionHost, DiskWatcher {
     const { hostCrash } = this.#server.state.record;
     const told = hostCrash?.told ?? [];
     this.oracle.started((peer) => hostCrash !== null && !told.includes(peer));
-    if (this.#server.state.poisoned !== null) this.#callOperator();
+    if (this.#server.state.poisoned !== null) {
+      this.oracle.startsPoisoned();
+      this.#callOperator();
+    }
     this.#trace(`process ${this.#generation} serves, boot ${this.#boots}`);
   }
 
@@ -281,7 +290,7 @@ class World implements ConnectionHost, DiskWatcher {
     if (this.oracle.poisoned && (this.#persisted?.poisoned ?? null) === null) {
       this.oracle.acceptLoss();
     }
-    for (const connection of [...this.#live]) connection.hungUp();
+    for (const connection of Array.from(this.#live)) connection.hungUp();
   }
 
   #hostCrash(): void {
@@ -360,11 +369,14 @@ class World implements ConnectionHost, DiskWatcher {
     this.#trace(`the write cache is switched ${on ? 'on' : 'off'}`);
     oracle.tick += 1;
     const askedAt = oracle.tick;
+    const doneBefore = this.#switchesDone;
+    const wasOn = server.disk.info.writeCache;
     oracle.writeCache = on;
     const answered = (error: string | null): void => {
       if (on) return;
       this.#trace(`switched off: ${error ?? 'done'}`);
-      if (error === null) oracle.switchedOff(askedAt);
+      // Off already: nothing is switched, and nothing is claimed of what came before.
+      if (error === null && wasOn) oracle.switchedOff(askedAt);
     };
     if (this.#faults.toggleAnsweredEarly === true && !on) {
       server.disk.setWriteCache(false, () => {});
@@ -375,6 +387,9 @@ class World implements ConnectionHost, DiskWatcher {
       answered(error);
       if (on || error === 'ECANCELED') return;
       const shown = server.disk.info.writeCache;
+      if (error === null) this.#switchesDone += 1;
+      // An earlier switch whose flush succeeded has switched it off, and this one's failure does not undo that.
+      if (error !== null && this.#switchesDone > doneBefore) return;
       if (shown === (error === null))
         oracle.fail(`P4: switched off (${error}), and shown as ${shown}`);
     });
