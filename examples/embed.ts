@@ -1,4 +1,4 @@
-import { startServer } from '../src/server/server.ts';
+import { startServer } from '../src/index.ts';
 
 // A server inside a program of your own: one disk in memory, on a port that the kernel chooses.
 //

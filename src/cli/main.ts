@@ -7,5 +7,7 @@ if (major < 22 || (major === 22 && minor < 18)) {
   );
   process.exit(2);
 }
+// Node's pool of four threads serves the portable reactor's files: a few slow fdatasyncs would hold up every read.
+process.env['UV_THREADPOOL_SIZE'] ??= '16';
 const { main } = await import('./run.ts');
 await main();

@@ -16,6 +16,14 @@ import type { LogLevel } from './messages.ts';
 
 const MEMORY_PREFIX = 'memory:';
 
+/**
+ * What one connection needs to get on whatever the others do: two pages for a payload that crosses from one into the next,
+ * and one for its answers. Pages are made when they are first needed.
+ */
+const PAGES_PER_CONNECTION = 3;
+/** So that a few connections can have deep queues, and for what stores set aside. */
+const SPARE_PAGES = 192;
+
 export interface DataPlaneHooks {
   log(level: LogLevel, line: string): void;
   bridgeTls(fd: number, settings: TlsSettings): Promise<number>;
@@ -59,7 +67,10 @@ export class DataPlane {
 
   /** Opens the disks, then the listeners: nobody connects to a server that is not whole. Undoes all when one fails. */
   static async start(config: ServerConfig, hooks: DataPlaneHooks): Promise<DataPlane> {
-    const { reactor, line } = await openReactor(config.reactor, { bridgeTls: hooks.bridgeTls });
+    const { reactor, line } = await openReactor(config.reactor, {
+      bridgeTls: hooks.bridgeTls,
+      pageLimit: SPARE_PAGES + PAGES_PER_CONNECTION * config.maxConnections,
+    });
     const plane = new DataPlane(config, hooks, reactor);
     try {
       hooks.log('info', line);
