@@ -53,7 +53,7 @@ export class DataPlane {
     this.#reactor = reactor;
     const limit = new LogLimit(
       () => reactor.nowMs(),
-      (line) => hooks.log('info', line),
+      (line) => hooks.log('debug', line),
     );
     this.#context = {
       reactor,
@@ -73,7 +73,6 @@ export class DataPlane {
     });
     const plane = new DataPlane(config, hooks, reactor);
     try {
-      hooks.log('info', line);
       for (const disk of config.disks) await plane.#openDisk(disk);
       for (const { address } of config.listen) {
         plane.#listeners.push(await reactor.listen(address, (stream) => plane.#accept(stream)));
@@ -82,6 +81,7 @@ export class DataPlane {
       await plane.stop();
       throw error;
     }
+    hooks.log('info', line);
     return plane;
   }
 

@@ -4,7 +4,8 @@ import type { DiskCounters, ServerConfig } from './config.ts';
 
 // What the main thread and the data plane's thread say to each other.
 
-export type LogLevel = 'warn' | 'info';
+/** warn: the operator must see it; info: said once at the start; debug: what single connections do. */
+export type LogLevel = 'warn' | 'info' | 'debug';
 
 /** What the data plane is started with. */
 export interface DataPlaneStart {

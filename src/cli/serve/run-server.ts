@@ -58,6 +58,7 @@ export async function runServer(settings: ServeSettings, output: Output): Promis
     warnBeforehand(settings, config, output);
     const server = await startServer(config, (level, line) => {
       if (level === 'warn') output.warn(line);
+      else if (level === 'info') output.info(line);
       else output.note(line);
     });
     const addresses = addressesOf(server);
