@@ -36,6 +36,8 @@ interface ServedDisk {
 
 /** Everything between the sockets and the disks of one server, on one reactor. */
 export class DataPlane {
+  /** Which reactor it is, and why. */
+  readonly reactorLine: string;
   readonly #config: ServerConfig;
   readonly #hooks: DataPlaneHooks;
   readonly #reactor: Reactor;
@@ -47,13 +49,19 @@ export class DataPlane {
   #stopping = false;
   #allEnded: () => void = () => {};
 
-  private constructor(config: ServerConfig, hooks: DataPlaneHooks, reactor: Reactor) {
+  private constructor(
+    config: ServerConfig,
+    hooks: DataPlaneHooks,
+    reactor: Reactor,
+    reactorLine: string,
+  ) {
+    this.reactorLine = reactorLine;
     this.#config = config;
     this.#hooks = hooks;
     this.#reactor = reactor;
     const limit = new LogLimit(
       () => reactor.nowMs(),
-      (line) => hooks.log('debug', line),
+      (line) => hooks.log('info', line),
     );
     this.#context = {
       reactor,
@@ -71,7 +79,7 @@ export class DataPlane {
       bridgeTls: hooks.bridgeTls,
       pageLimit: SPARE_PAGES + PAGES_PER_CONNECTION * config.maxConnections,
     });
-    const plane = new DataPlane(config, hooks, reactor);
+    const plane = new DataPlane(config, hooks, reactor, line);
     try {
       for (const disk of config.disks) await plane.#openDisk(disk);
       for (const { address } of config.listen) {
@@ -81,7 +89,6 @@ export class DataPlane {
       await plane.stop();
       throw error;
     }
-    hooks.log('info', line);
     return plane;
   }
 

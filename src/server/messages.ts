@@ -4,8 +4,8 @@ import type { DiskCounters, ServerConfig } from './config.ts';
 
 // What the main thread and the data plane's thread say to each other.
 
-/** warn: the operator must see it; info: said once at the start; debug: what single connections do. */
-export type LogLevel = 'warn' | 'info' | 'debug';
+/** warn: the operator must see it; info: what single connections do. */
+export type LogLevel = 'warn' | 'info';
 
 /** What the data plane is started with. */
 export interface DataPlaneStart {
@@ -27,7 +27,11 @@ export interface ErrorMessage {
 }
 
 export type FromDataPlane =
-  | { readonly type: 'ready'; readonly addresses: readonly SocketAddress[] }
+  | {
+      readonly type: 'ready';
+      readonly addresses: readonly SocketAddress[];
+      readonly reactor: string;
+    }
   | { readonly type: 'failed'; readonly error: ErrorMessage }
   | { readonly type: 'log'; readonly level: LogLevel; readonly line: string }
   | { readonly type: 'answer'; readonly id: number; readonly counters: readonly DiskCounters[] }

@@ -20,6 +20,8 @@ export interface Server {
   readonly uris: readonly string[];
   /** Where it listens; a socket handed over by systemd has no address of ours. */
   readonly addresses: readonly SocketAddress[];
+  /** Which reactor it runs on, and why: one line. */
+  readonly reactor: string;
   /** After `stop`: as they were at the end. */
   counters(): Promise<readonly DiskCounters[]>;
   /** The operator accepts what a failed sync lost, and lets a stopped or poisoned disk go on. */
@@ -50,12 +52,14 @@ export async function startServer(
     name: 'data-plane',
   });
   const handle = new ServerHandle(worker, log);
-  const addresses = await handle.ready;
-  return handle.serve(uris(config, addresses), addresses);
+  const { addresses, reactor } = await handle.ready;
+  return handle.serve(uris(config, addresses), addresses, reactor);
 }
 
+type Ready = Extract<FromDataPlane, { type: 'ready' }>;
+
 class ServerHandle {
-  readonly ready: Promise<readonly SocketAddress[]>;
+  readonly ready: Promise<Ready>;
   readonly #worker: Worker;
   readonly #waiting = new Map<number, Waiting>();
   readonly #exited: Promise<void>;
@@ -69,7 +73,7 @@ class ServerHandle {
     this.ready = new Promise((resolve, reject) => {
       worker.on('message', (message: FromDataPlane) => {
         if (tls.handle(message)) return;
-        if (message.type === 'ready') resolve(message.addresses);
+        if (message.type === 'ready') resolve(message);
         else if (message.type === 'failed') reject(errorOf(message.error));
         else if (message.type === 'log') log(message.level, message.line);
         else if (message.type === 'answer' || message.type === 'refused') this.#answered(message);
@@ -89,10 +93,11 @@ class ServerHandle {
     this.#exited.catch(() => {});
   }
 
-  serve(served: readonly string[], addresses: readonly SocketAddress[]): Server {
+  serve(served: readonly string[], addresses: readonly SocketAddress[], reactor: string): Server {
     return {
       uris: served,
       addresses,
+      reactor,
       counters: () =>
         this.#final === null ? this.#ask({ type: 'counters' }) : Promise.resolve(this.#final),
       resume: async (exportName) => {

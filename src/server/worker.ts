@@ -18,7 +18,7 @@ async function main(port: MessagePort, { config }: DataPlaneStart): Promise<void
     if (tls.handle(message)) return;
     void obey(plane, message, port, say);
   });
-  say({ type: 'ready', addresses: plane.addresses });
+  say({ type: 'ready', addresses: plane.addresses, reactor: plane.reactorLine });
 }
 
 async function obey(

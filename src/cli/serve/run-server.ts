@@ -58,7 +58,6 @@ export async function runServer(settings: ServeSettings, output: Output): Promis
     warnBeforehand(settings, config, output);
     const server = await startServer(config, (level, line) => {
       if (level === 'warn') output.warn(line);
-      else if (level === 'info') output.info(line);
       else output.note(line);
     });
     const addresses = addressesOf(server);
@@ -75,7 +74,10 @@ export async function runServer(settings: ServeSettings, output: Output): Promis
         cleanUp,
         exit: (code) => process.exit(code),
         stderr: process.stderr,
-        ready: () => report(settings, served, addresses, output),
+        ready: () => {
+          output.info(server.reactor);
+          report(settings, served, addresses, output);
+        },
       },
       output,
       notify,
