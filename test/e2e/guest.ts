@@ -65,7 +65,9 @@ export function virtioDisk(source: string, index = 0, properties = ''): string[]
   return ['-drive', drive, '-device', `virtio-blk-pci,drive=drive${index}${properties}`];
 }
 
-/** A Linux guest: Debian's kernel, busybox, and a shell that the test talks to. Software emulation, about 6 s to boot. */
+/**
+ * A Linux guest: Debian's kernel, busybox, and a shell that the test talks to. Software emulation; boots in 6 seconds.
+ */
 export class Guest {
   readonly #child: ChildProcess;
   readonly #folder: string;

@@ -14,7 +14,8 @@ async function makePki(folder: string): Promise<{ server: string; client: string
   const templates = {
     ca: 'cn = "Holdfast tests"\nca\ncert_signing_key\n',
     server:
-      'cn = "localhost"\ndns_name = "localhost"\nip_address = "127.0.0.1"\ntls_www_server\nsigning_key\nencryption_key\n',
+      'cn = "localhost"\ndns_name = "localhost"\nip_address = "127.0.0.1"\n' +
+      'tls_www_server\nsigning_key\nencryption_key\n',
     client: 'cn = "a client"\ntls_www_client\nsigning_key\nencryption_key\n',
   };
   for (const [name, text] of Object.entries(templates)) {
