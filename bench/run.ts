@@ -92,7 +92,8 @@ async function main(): Promise<void> {
   const fio = findProgram('fio');
   const notes = [
     `${cpus().length} x ${cpus()[0]?.model ?? 'unknown processor'}, Linux ${release()}`,
-    `tmpfs: ${fileSystemOf(storageFolders().tmpfs)}; fs: ${fileSystemOf('.')}; image ${IMAGE_MIB} MiB of random bytes`,
+    `tmpfs: ${fileSystemOf(storageFolders().tmpfs)}; fs: ${fileSystemOf('.')}`,
+    `image: ${IMAGE_MIB} MiB of random bytes`,
     `medians of ${options.rounds} alternating rounds of ${options.seconds} s; peers from ${peersRoot() ?? 'the system'}`,
     `fio ${fio?.version ?? 'missing'} (nbd engine, libnbd); load: bench/load, one process, batched`,
     ...subjects.map((subject) => `${subject.name}: ${subject.description}`),
