@@ -13,6 +13,7 @@ const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
 const SO_SNDBUF = 7;
 const SO_KEEPALIVE = 9;
+const SO_SNDBUFFORCE = 32;
 const IPPROTO_TCP = 6;
 const TCP_NODELAY = 1;
 
@@ -62,7 +63,9 @@ export function openSocket(family: number): number {
 
 /** Options of every connection. `fd` may be of any family: what does not apply is refused and ignored. */
 export function tuneConnection(fd: number, scratch: Region): void {
-  sys.setsockopt(fd, SOL_SOCKET, SO_SNDBUF, SEND_BUFFER_BYTES, scratch);
+  if (sys.setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, SEND_BUFFER_BYTES, scratch) < 0) {
+    sys.setsockopt(fd, SOL_SOCKET, SO_SNDBUF, SEND_BUFFER_BYTES, scratch);
+  }
   sys.setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, 1, scratch);
   sys.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1, scratch);
 }
