@@ -334,6 +334,12 @@ export class ClientConnection implements StreamPeer, ReplyReader {
 
   // Replies.
 
+  cookieOf(high: number, low: number): number {
+    if (high !== this.cookieHigh)
+      this.#host.oracle.fail(`an answer with a foreign cookie: ${high}`);
+    return low;
+  }
+
   readBytes(cookie: number): number {
     const op = this.#known(cookie);
     return op.kind === 'read' ? op.sectors * SECTOR_BYTES : 0;

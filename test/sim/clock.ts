@@ -2,7 +2,7 @@ import { assert } from '../../src/base/assert.ts';
 import type { Timer, Timers } from '../../src/base/clock.ts';
 import type { Prng } from '../../src/base/prng.ts';
 import { Region } from '../../src/block/memory.ts';
-import { PagePool } from '../../src/reactor/page-pool.ts';
+import { type Page, PagePool } from '../../src/reactor/page-pool.ts';
 
 class Event implements Timer {
   readonly dueMs: number;
@@ -138,9 +138,9 @@ export class SimReactor {
   readonly #clock: SimClock;
   #dead = false;
 
-  constructor(clock: SimClock, pageBytes: number, pageLimit: number) {
+  constructor(clock: SimClock, pool: PagePool) {
     this.#clock = clock;
-    this.pool = new PoisoningPool(pageBytes, pageLimit, (bytes) => Region.plain(bytes));
+    this.pool = pool;
   }
 
   get dead(): boolean {
@@ -170,15 +170,24 @@ export class SimReactor {
 
 /** A pool whose pages hold a marker whenever they are nobody's. */
 export class PoisoningPool extends PagePool {
-  constructor(pageBytes: number, limit: number, allocate: (bytes: number) => Region) {
+  /** The most pages that were anybody's at one time. */
+  mostInUse = 0;
+
+  constructor(pageBytes: number, limit: number) {
     super(pageBytes, limit, (bytes) => {
-      const region = allocate(bytes);
+      const region = Region.plain(bytes);
       region.bytes.fill(POISON_BYTE);
       return region;
     });
   }
 
-  override give(page: Parameters<PagePool['give']>[0]): void {
+  override take(): Page | null {
+    const page = super.take();
+    this.mostInUse = Math.max(this.mostInUse, this.inUse);
+    return page;
+  }
+
+  override give(page: Page): void {
     page.region.bytes.fill(POISON_BYTE);
     super.give(page);
   }

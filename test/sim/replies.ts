@@ -28,8 +28,8 @@ export interface ReplyReader {
   done(cookie: number, error: number, end: number): void;
   /** The bytes of data after a simple reply without an error to this cookie. */
   readBytes(cookie: number): number;
-  /** The connection that a cookie belongs to. */
-  readonly cookieHigh: number;
+  /** What stands for the request with this cookie in the other calls; complains if there is none. */
+  cookieOf(high: number, low: number): number;
 }
 
 export type ReplyPhase = 'greeting' | 'options' | 'export' | 'transmission';
@@ -131,9 +131,7 @@ export class ReplyParser {
   }
 
   #cookie(): number {
-    const high = this.#rest.readUInt32BE(8);
-    if (high !== this.#reader.cookieHigh) this.#complain(`a reply with a foreign cookie: ${high}`);
-    return this.#rest.readUInt32BE(12);
+    return this.#reader.cookieOf(this.#rest.readUInt32BE(8), this.#rest.readUInt32BE(12));
   }
 
   #simple(): number {

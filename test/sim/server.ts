@@ -4,7 +4,7 @@ import { FlushDomain, type FlushDomainOptions } from '../../src/durability/flush
 import { NbdConnection } from '../../src/protocols/nbd/connection.ts';
 import { NbdExport } from '../../src/protocols/nbd/export.ts';
 import type { SimClock } from './clock.ts';
-import { SimReactor } from './clock.ts';
+import { PoisoningPool, SimReactor } from './clock.ts';
 import type { Media } from './media.ts';
 import { makePrng } from './media.ts';
 import type { Scenario } from './scenario.ts';
@@ -62,7 +62,7 @@ export class SimServer {
   constructor(options: ServerOptions) {
     const { clock, scenario, media, faults, generation } = options;
     this.#log = options.log;
-    this.reactor = new SimReactor(clock, PAGE_BYTES, scenario.poolPages);
+    this.reactor = new SimReactor(clock, new PoisoningPool(PAGE_BYTES, scenario.poolPages));
     this.state = DiskState.open({
       path: options.statePath,
       bootId: options.bootId,

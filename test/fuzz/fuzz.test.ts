@@ -1,0 +1,100 @@
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { Io, OP } from '../../src/block/io.ts';
+import { MemoryStore } from '../../src/stores/memory/memory-store.ts';
+import { explained } from './explainer.ts';
+import { pool } from './nbd-connection.ts';
+import { REAL_TARGETS, TARGETS } from './targets.ts';
+import type { FuzzTarget } from './target.ts';
+
+/** Runs of each target; `npm run fuzz -- --connections 100000` does all that the issue asks for. */
+const RUNS: Readonly<Record<string, number>> = {
+  'nbd-handshake': 3000,
+  'nbd-transmission': 3000,
+  'nbd-connection': 5000,
+  'nbd-uri': 20_000,
+  'state-file': 3000,
+};
+
+function runAll(name: string, runs: number): void {
+  const target = TARGETS[name] as FuzzTarget;
+  for (let seed = 1; seed <= runs; seed += 1) {
+    try {
+      target(seed);
+    } catch (error) {
+      throw new Error(`replay: npm run fuzz -- ${name} ${seed}`, { cause: error });
+    }
+  }
+}
+
+for (const name of REAL_TARGETS) {
+  test(`fuzz: ${name}`, () => runAll(name, RUNS[name] as number));
+}
+
+test('fuzz: the attacks get far enough to matter', () => {
+  assert.ok(explained.options > 1000, `${explained.options} option replies`);
+  assert.ok(explained.served > 1000, `${explained.served} connections served`);
+  assert.ok(explained.succeeded > 1000, `${explained.succeeded} requests succeeded`);
+  assert.ok(explained.failed > 1000, `${explained.failed} requests failed`);
+  assert.ok(pool.mostInUse > 1 && pool.inUse === 0);
+});
+
+test('fuzz: the canary sings, and smoke is nothing but smoke', () => {
+  assert.throws(() => runAll('canary', 1), /replay: npm run fuzz -- canary 1/);
+  runAll('smoke', 3);
+});
+
+function trace(): number[] {
+  const before = Object.values(explained);
+  runAll('nbd-connection', 50);
+  return Object.values(explained).map((value, i) => value - (before[i] as number));
+}
+
+test('fuzz: the same seed gives the same run', () => {
+  assert.deepEqual(trace(), trace());
+});
+
+// Mistakes put in: into the store beneath, from outside, for as long as a test runs.
+
+type Submit = MemoryStore['submit'];
+
+/** What the fuzzer says when every store does what `wrong` does to its requests. */
+function withMistake(wrong: (right: (io: Io) => void, io: Io) => void): string {
+  const original = Object.getOwnPropertyDescriptor(MemoryStore.prototype, 'submit');
+  const right = original?.value as Submit;
+  const submit: Submit = function submit(this: MemoryStore, io: Io): void {
+    wrong((each) => right.call(this, each), io);
+  };
+  Object.defineProperty(MemoryStore.prototype, 'submit', { ...original, value: submit });
+  try {
+    for (let seed = 1; seed <= 200; seed += 1) (TARGETS['nbd-transmission'] as FuzzTarget)(seed);
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  } finally {
+    Object.defineProperty(MemoryStore.prototype, 'submit', original as PropertyDescriptor);
+  }
+  return 'nothing was noticed';
+}
+
+test('fuzz, mistake put in: a read that fills nothing shows foreign memory', () => {
+  const found = withMistake((submit, io) => {
+    if (io.op === OP.READ) io.complete(null);
+    else submit(io);
+  });
+  assert.match(found, /foreign memory in a reply/);
+});
+
+test('fuzz, mistake put in: a write of other bytes is noticed', () => {
+  const found = withMistake((submit, io) => {
+    if (io.op === OP.WRITE) io.segments.bytesAt(0).fill(7, 0, 1);
+    submit(io);
+  });
+  assert.match(found, /foreign memory in a reply|data reported as zeroes/);
+});
+
+test('fuzz, mistake put in: a request that is never done is noticed', () => {
+  const found = withMistake((submit, io) => {
+    if (io.op !== OP.CACHE) submit(io);
+  });
+  assert.match(found, /in flight|never answered|leak/);
+});

@@ -1,0 +1,113 @@
+import { parseArgs } from 'node:util';
+import { attack, parseLive } from './live.ts';
+import { explained } from './explainer.ts';
+import { fuzzConnection, pool } from './nbd-connection.ts';
+import { TARGETS } from './targets.ts';
+
+// npm run fuzz -- TARGET SEED               one run again
+// npm run fuzz -- TARGET [--runs N]         many, from --seed
+// npm run fuzz -- --connections N           hostile connections to a server in this process, and what they cost
+// npm run fuzz -- --live URI|SOCKET [--connections N] [--pid PID]   to a running server, whose disk is overwritten
+
+const USAGE = `usage: npm run fuzz -- TARGET [SEED] [--runs N] [--seed S]
+       npm run fuzz -- --connections N [--seed S]
+       npm run fuzz -- --live URI|SOCKET [--connections N] [--seed S] [--pid PID]
+targets: ${Object.keys(TARGETS).join(', ')}
+`;
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    runs: { type: 'string', default: '1000' },
+    seed: { type: 'string', default: '1' },
+    connections: { type: 'string' },
+    live: { type: 'string' },
+    pid: { type: 'string' },
+  },
+});
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+function count(text: string): number {
+  const number = Number(text);
+  if (Number.isSafeInteger(number) && number >= 0) return number;
+  process.stderr.write(USAGE);
+  return process.exit(2);
+}
+
+function runTarget(name: string, seed: number): boolean {
+  const target = TARGETS[name];
+  if (target === undefined) {
+    process.stderr.write(USAGE);
+    return process.exit(2);
+  }
+  try {
+    target(seed);
+    return true;
+  } catch (error) {
+    say(
+      `${name} ${seed}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
+    );
+    say(`  replay: npm run fuzz -- ${name} ${seed}`);
+    return false;
+  }
+}
+
+function mib(bytes: number): string {
+  return (bytes / 2 ** 20).toFixed(1);
+}
+
+function runConnections(connections: number, first: number): boolean {
+  globalThis.gc?.();
+  const before = process.memoryUsage();
+  const started = performance.now();
+  for (let i = 0; i < connections; i += 1) {
+    if (!runTarget('nbd-connection', first + i)) return false;
+  }
+  const seconds = (performance.now() - started) / 1000;
+  globalThis.gc?.();
+  const after = process.memoryUsage();
+  say(
+    `${connections} hostile connections from seed ${first} in ${seconds.toFixed(1)} s (${(connections / seconds).toFixed(0)}/s), ` +
+      'no crash, hang, leak or foreign byte',
+  );
+  say(
+    `${explained.options} option replies, ${explained.served} reached transmission, ${explained.succeeded} requests ` +
+      `succeeded, ${explained.failed} failed, ${mib(explained.dataBytes)} MiB of data, every byte explained`,
+  );
+  say(
+    `pool: at most ${pool.mostInUse} pages in use, ${pool.inUse} at the end; ` +
+      `heap ${mib(before.heapUsed)} -> ${mib(after.heapUsed)} MiB, resident ${mib(before.rss)} -> ${mib(after.rss)} MiB`,
+  );
+  return true;
+}
+
+function runMany(name: string): boolean {
+  const given = positionals[1];
+  if (given !== undefined) return runTarget(name, count(given));
+  const runs = count(values.runs);
+  const first = count(values.seed);
+  for (let i = 0; i < runs; i += 1) if (!runTarget(name, first + i)) return false;
+  say(`${name}: ${runs} runs from seed ${first}`);
+  return true;
+}
+
+// The first run makes what is made once, so that the figures before and after can be compared.
+fuzzConnection(0);
+
+let good = false;
+const connections = values.connections === undefined ? null : count(values.connections);
+const [name] = positionals;
+if (values.live !== undefined) {
+  const pid = values.pid === undefined ? null : count(values.pid);
+  await attack(parseLive(values.live), connections ?? 10_000, count(values.seed), say, pid);
+  good = true;
+} else if (connections !== null) good = runConnections(connections, count(values.seed));
+else if (name !== undefined) good = runMany(name);
+else {
+  process.stderr.write(USAGE);
+  process.exit(2);
+}
+process.exitCode = good ? 0 : 1;
