@@ -4,7 +4,8 @@ import { connectNbd } from '../src/protocols/nbd/client.ts';
 import { openReactor } from '../src/reactor/open.ts';
 import { STEPS, stepBytes } from '../test/support/nbd-client-steps.ts';
 
-// The client that scripts/capture-nbd.ts records for test/transcripts/nbd/server-*.txt: node scripts/nbd-client-steps.ts URI
+// The client that scripts/capture-nbd.ts records for test/transcripts/nbd/server-*.txt: node
+// scripts/nbd-client-steps.ts URI
 
 const { reactor } = await openReactor('portable');
 const client = await connectNbd(reactor, process.argv[2] ?? '');

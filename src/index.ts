@@ -1,6 +1,7 @@
 /**
- * Holdfast as a library: a server inside a program of yours, disks of your own behind it, and a client. What is exported
- * here and in `holdfast/conformance` is the public interface; everything else may change between two versions.
+ * Holdfast as a library: a server inside a program of yours, disks of your own behind it, and a client. What is
+ * exported here and in `holdfast/conformance` is the public interface; everything else may change between two
+ * versions.
  */
 export { ConfigError, ProtocolError, UsageError } from './base/errors.ts';
 export { parseSize } from './base/units.ts';

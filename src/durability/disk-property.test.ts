@@ -25,8 +25,8 @@ const STEPS = [
 type Step = (typeof STEPS)[number] | 'unsynced';
 
 /**
- * The oracle of a disk: two clients over one, any schedule of requests, WCE switches, syncs and reconnects. It judges at
- * every completion from outside: what the info said, what was acknowledged, and what a power cut would leave.
+ * The oracle of a disk: two clients over one, any schedule of requests, WCE switches, syncs and reconnects. It judges
+ * at every completion from outside: what the info said, what was acknowledged, and what a power cut would leave.
  */
 class Judge {
   readonly #store = new VolatileStore((target) => new FlushDomain({ target }));

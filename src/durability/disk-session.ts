@@ -23,9 +23,9 @@ const STABLE = 256;
 const CALLER_FLAGS = 255;
 
 /**
- * One client's view of a disk, where the write cache is decided (P2, P3, P8, P9, P10). A write that must be stable when it
- * completes goes to the store with FUA. One that was submitted with the cache on and completes when it is off is held
- * back until a flush has covered it (I12).
+ * One client's view of a disk, where the write cache is decided (P2, P3, P8, P9, P10). A write that must be stable
+ * when it completes goes to the store with FUA. One that was submitted with the cache on and completes when it is off
+ * is held back until a flush has covered it (I12).
  */
 export class DiskSession implements BlockDevice, IoOwner, FlushWaiter {
   readonly #disk: Disk;
@@ -141,8 +141,8 @@ export class DiskSession implements BlockDevice, IoOwner, FlushWaiter {
   }
 
   /**
-   * P10: whether this is the request that tells the peer, once, that writes it holds for unstable are gone. A flush or a
-   * barrier would claim them; a FUA write is how some clients commit.
+   * P10: whether this is the request that tells the peer, once, that writes it holds for unstable are gone. A flush
+   * or a barrier would claim them; a FUA write is how some clients commit.
    */
   #failsOnce(io: Io, asked: number): boolean {
     if (io.op !== OP.FLUSH && !(io.mutates && (asked & (FLAG.FUA | FLAG.BARRIER)) !== 0))

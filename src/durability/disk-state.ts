@@ -5,8 +5,8 @@ import type { FlushDomainOptions, Recorded } from './flush-domain.ts';
 import { readStateFile, type StateRecord, writeStateFile } from './state-file.ts';
 
 /**
- * How long after a host crash a peer from outside still gets its failing flush. A client that has not come back after a day
- * has been rebooted or has given up; without an end, every new peer for ever would meet one failing flush.
+ * How long after a host crash a peer from outside still gets its failing flush. A client that has not come back after
+ * a day has been rebooted or has given up; without an end, every new peer for ever would meet one failing flush.
  */
 const RESUME_WINDOW_MS = 24 * 60 * 60 * 1000;
 
@@ -33,12 +33,12 @@ export interface DiskStateOptions {
 }
 
 /**
- * What outlives the process, kept for one flush domain (P5, P10). It is written when it has to be: nothing is left behind
- * by a server that only reads, or whose writes are all stable when they complete.
+ * What outlives the process, kept for one flush domain (P5, P10). It is written when it has to be: nothing is left
+ * behind by a server that only reads, or whose writes are all stable when they complete.
  *
- * A crash of the process loses nothing that was completed, for the host's page cache has it: same boot, nothing fails. A
- * crash of the host (another boot, and not marked clean) loses what was unstable. A client on this host went down with
- * it; one elsewhere may come back and believe that its next flush covers its old writes, so that one fails.
+ * A crash of the process loses nothing that was completed, for the host's page cache has it: same boot, nothing
+ * fails. A crash of the host (another boot, and not marked clean) loses what was unstable. A client on this host went
+ * down with it; one elsewhere may come back and believe that its next flush covers its old writes, so that one fails.
  */
 export class DiskState implements ResumeGuard {
   readonly #options: DiskStateOptions;
@@ -134,8 +134,8 @@ export class DiskState implements ResumeGuard {
   }
 
   /**
-   * A clean stop: everything is stable (FlushDomain.clean after drain and flush). Calls back when that is recorded; does
-   * nothing if there was nothing to record.
+   * A clean stop: everything is stable (FlushDomain.clean after drain and flush). Calls back when that is recorded;
+   * does nothing if there was nothing to record.
    */
   markClean(done: (error: Error | null) => void): void {
     if (this.#record.clean && !this.#changed && !this.#writing) done(null);

@@ -10,7 +10,8 @@ import { FlushDomain } from './flush-domain.ts';
 import type { FlushWaiter, InternalFlushes } from './internal-flush.ts';
 import { CACHE_MODES, type CacheMode } from './modes.ts';
 
-// The promises P1 to P11 (docs/concepts/durability.md) as far as the write cache decides them, by name. P7 is the arrays'.
+// The promises P1 to P11 (docs/concepts/durability.md) as far as the write cache decides them, by name. P7 is the
+// arrays'.
 
 test('P1: a flush covers what was acknowledged to any session before it arrived', () => {
   const at = new DiskBench();

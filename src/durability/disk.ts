@@ -45,11 +45,11 @@ interface Quiet {
 }
 
 /**
- * A disk as it is served: a store, a cache mode and the write cache enable bit (WCE), which clients may switch at run time.
- * All clients share the bit and the barrier; what is theirs alone is in their DiskSession.
+ * A disk as it is served: a store, a cache mode and the write cache enable bit (WCE), which clients may switch at run
+ * time. All clients share the bit and the barrier; what is theirs alone is in their DiskSession.
  *
- * `until-flush` shows the write cache as on from the start, though a session's writes are stable when they complete until
- * its first flush: a guest that sees it off never sends the flush that would show that it can.
+ * `until-flush` shows the write cache as on from the start, though a session's writes are stable when they complete
+ * until its first flush: a guest that sees it off never sends the flush that would show that it can.
  */
 export class Disk {
   readonly store: BlockDevice;
@@ -132,8 +132,8 @@ export class Disk {
 
   /**
    * Switches the write cache (P4). Off: from now on writes are stable when they complete, and `done(null)` follows a
-   * flush of all that came before; if that fails, `done` says so, the info still says on, and writes stay strict. On: at
-   * once. ECANCELED: it was switched on again before the flush was done. EOPNOTSUPP: `unsafe` cannot promise it.
+   * flush of all that came before; if that fails, `done` says so, the info still says on, and writes stay strict. On:
+   * at once. ECANCELED: it was switched on again before the flush was done. EOPNOTSUPP: `unsafe` cannot promise it.
    */
   setWriteCache(enabled: boolean, done: Outcome): void {
     if (enabled) {

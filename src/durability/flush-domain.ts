@@ -6,9 +6,9 @@ import type { SyncErrorPolicy } from './modes.ts';
 
 // The flush domain: what one sync of the host covers (an inode, an upstream), and who waits for it.
 //
-// Two counters carry all of it. `completed` counts mutations the host has done, whatever their outcome; `durable` is the
-// highest `completed` known to be stable. A flush needs `durable >= completed at its receipt`, and nothing else decides
-// when it is answered. What holds at every moment:
+// Two counters carry all of it. `completed` counts mutations the host has done, whatever their outcome; `durable` is
+// the highest `completed` known to be stable. A flush needs `durable >= completed at its receipt`, and nothing else
+// decides when it is answered. What holds at every moment:
 //
 //   I1  Coverage: a flush is answered with success only when durable >= its need.
 //   I2  A sync covers what was completed when it was started: `covers` is sampled in the same tick, just before.
@@ -56,8 +56,9 @@ export interface FlushDomainOptions {
    */
   readonly defer?: (callback: () => void) => void;
   /**
-   * The first mutation that will be acknowledged before it is stable is held back until `recorded(null)`: the disk's state
-   * file says "not clean" by then (P10). With an error the mutations held back fail with it, and the next one asks again.
+   * The first mutation that will be acknowledged before it is stable is held back until `recorded(null)`: the disk's
+   * state file says "not clean" by then (P10). With an error the mutations held back fail with it, and the next one
+   * asks again.
    */
   readonly onFirstVolatile?: (recorded: Recorded) => void;
   /**
@@ -206,9 +207,9 @@ export class FlushDomain {
   }
 
   /**
-   * A mutation is done that was stable by itself (RWF_DSYNC). It is counted as a mutation all the same: that its data are
-   * stable is known, that no other change rode on it is not, and one sync too many is cheap. Failed with EIO, it poisons
-   * like a sync: it was one.
+   * A mutation is done that was stable by itself (RWF_DSYNC). It is counted as a mutation all the same: that its data
+   * are stable is known, that no other change rode on it is not, and one sync too many is cheap. Failed with EIO, it
+   * poisons like a sync: it was one.
    */
   mutatedNative(bytes: number, error: BlockErrorCode | null): void {
     this.mutated(error === null ? 0 : bytes);
@@ -250,9 +251,9 @@ export class FlushDomain {
   }
 
   /**
-   * The operator says: what the failed sync lost is repaired, or I accept the loss. Nothing is written again and nothing
-   * is marked clean. Parked mutations go on, and flushes get a sync of what the host still holds; its success says
-   * nothing of what was lost before, which is what the operator took upon himself.
+   * The operator says: what the failed sync lost is repaired, or I accept the loss. Nothing is written again and
+   * nothing is marked clean. Parked mutations go on, and flushes get a sync of what the host still holds; its success
+   * says nothing of what was lost before, which is what the operator took upon himself.
    */
   resume(): void {
     assert(this.#health !== 'recording', 'resumed before the failure was recorded');

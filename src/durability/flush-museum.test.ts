@@ -10,9 +10,9 @@ import type { BlockErrorCode } from '../block/errors.ts';
 import { FLAG, type Io } from '../block/io.ts';
 import { FlushDomain, type SyncTarget } from './flush-domain.ts';
 
-// The mistakes of others, kept as exhibits. Each scenario returns what went wrong, or null. Ours has to pass it, and the
-// mistake, built as a small faulty domain, has to be caught by the same scenario: a scenario that catches nothing proves
-// nothing.
+// The mistakes of others, kept as exhibits. Each scenario returns what went wrong, or null. Ours has to pass it, and
+// the mistake, built as a small faulty domain, has to be caught by the same scenario: a scenario that catches nothing
+// proves nothing.
 
 type Make = (target: SyncTarget, later: (step: () => void) => void) => Flusher;
 type Scenario = (make: Make) => string | null;
@@ -112,8 +112,8 @@ exhibit(
   (target) => new NoElimination(target),
 );
 
-// QEMU ce83ee57f6: "running" was `started !== flushed`. A flush that found nothing to do still visited the children, looked
-// idle meanwhile, and overwrote `flushed` with its old generation when it came back last.
+// QEMU ce83ee57f6: "running" was `started !== flushed`. A flush that found nothing to do still visited the children,
+// looked idle meanwhile, and overwrote `flushed` with its old generation when it came back last.
 class PairOfGenerations implements Flusher {
   #writeGen = 0;
   #started = 0;

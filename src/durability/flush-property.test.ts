@@ -16,8 +16,8 @@ const STEPS = ['write', 'fua', 'flush', 'oldest', 'newest', 'fails', 'synced', '
 type Step = (typeof STEPS)[number];
 
 /**
- * The oracle. It knows nothing of counters: only who was acknowledged before whom, how many syncs have ended, and what the
- * store would hold after a power cut.
+ * The oracle. It knows nothing of counters: only who was acknowledged before whom, how many syncs have ended, and
+ * what the store would hold after a power cut.
  */
 class Judge {
   readonly #store: VolatileStore;

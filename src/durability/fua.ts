@@ -1,26 +1,27 @@
 // How a FUA write is kept on a host that offers both ways:
 //
-//   native    write with RWF_DSYNC: the kernel writes these pages, commits what finds them again, and flushes the drive.
-//             Drags nobody else's data along, and one system call does it. But each one is a drive flush of its own.
+//   native    write with RWF_DSYNC: the kernel writes these pages, commits what finds them again, and flushes the
+//             drive. Drags nobody else's data along, and one system call does it. But each one is a drive flush of its own.
 //   emulated  write into the cache, then the flush domain's sync: N writes and flushes that come together share it. But
 //             fdatasync(2) writes the whole file's unstable data, and a write that meets a running sync waits for its
 //             end and then for the next.
 //
-// Neither wins always. A lone commit writer beside a bulk writer with a gigabyte unstable must not wait for the gigabyte
-// (native); sixty-four commit writers must not flush the drive sixty-four times (emulated). Where the balance lies depends
-// on the file system and the drive, so it is measured, with the load as it is: latencies are fitted as base + slope * bytes,
-// recent ones weighing most. The estimates are then what each way costs all who wait:
+// Neither wins always. A lone commit writer beside a bulk writer with a gigabyte unstable must not wait for the
+// gigabyte (native); sixty-four commit writers must not flush the drive sixty-four times (emulated). Where the
+// balance lies depends on the file system and the drive, so it is measured, with the load as it is: latencies are
+// fitted as base + slope * bytes, recent ones weighing most. The estimates are then what each way costs all who wait:
 //
-//   native    own latency, and because a drive does its flushes nearly one after the other, half of it again for each other
-//             that waits (up to a limit: they too are merged somewhere below)
+//   native    own latency, and because a drive does its flushes nearly one after the other, half of it again for each
+//             other that waits (up to a limit: they too are merged somewhere below)
 //   emulated  one sync of what is unstable, and half a sync more when others wait, for the one that runs already
 //
 // An estimate nobody renews grows old, and the gain of sharing shows only when several share. So now and then a run of
 // consecutive writes goes the other way. It is counted, not drawn: the same requests give the same choices.
 //
-// Whichever way: a native write bumps `completed` and never moves `durable` (FlushDomain.mutatedNative), since what it made
-// stable is its own. Native writes belong on an open file description of their own: the kernel reports a write-back error
-// once per description, and a RWF_DSYNC write on the sync's would eat the error that the next fdatasync has to report.
+// Whichever way: a native write bumps `completed` and never moves `durable` (FlushDomain.mutatedNative), since what
+// it made stable is its own. Native writes belong on an open file description of their own: the kernel reports a
+// write-back error once per description, and a RWF_DSYNC write on the sync's would eat the error that the next
+// fdatasync has to report.
 
 /** Weight of the newest measurement: about the last sixteen count. */
 const NEWEST = 1 / 16;

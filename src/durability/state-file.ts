@@ -68,8 +68,8 @@ export function readStateFile(path: string): StateRecord | null {
 }
 
 /**
- * Replaces the record at `path`: a new file is written and synced, renamed over the old one, and the directory synced. A
- * crash leaves one or the other. Throws what the system calls say.
+ * Replaces the record at `path`: a new file is written and synced, renamed over the old one, and the directory
+ * synced. A crash leaves one or the other. Throws what the system calls say.
  */
 export function writeStateFile(path: string, record: StateRecord): void {
   const temporary = `${path}.new`;
@@ -96,8 +96,8 @@ export function writeStateFile(path: string, record: StateRecord): void {
 }
 
 /**
- * The operator, offline: the lost writes are repaired, or their loss is accepted. Returns the record that was cleared, or
- * null where there was none. The caller holds the disk's lock, so that no server runs on it.
+ * The operator, offline: the lost writes are repaired, or their loss is accepted. Returns the record that was
+ * cleared, or null where there was none. The caller holds the disk's lock, so that no server runs on it.
  */
 export function clearPoison(path: string): PoisonRecord | null {
   const record = readStateFile(path);

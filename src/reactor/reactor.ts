@@ -29,7 +29,14 @@ export const FALLOCATE = { KEEP_SIZE: 1, PUNCH_HOLE: 2, ZERO_RANGE: 16 } as cons
 export interface Files {
   probeFile(fd: number): FileTraits;
   /** Fills `segments` from byte `skip` of them on, from the file's byte `offset`. */
-  read(done: Completion, fd: number, traits: FileTraits, segments: Segments, skip: number, offset: number): void;
+  read(
+    done: Completion,
+    fd: number,
+    traits: FileTraits,
+    segments: Segments,
+    skip: number,
+    offset: number,
+  ): void;
   /** `dsync`: stable on completion (RWF_DSYNC); only where traits.dsync. */
   write(
     done: Completion,
@@ -78,8 +85,8 @@ export interface Stream {
    */
   close(closed: () => void): void;
   /**
-   * Hands the raw descriptor over to TLS: from the next receive on, bytes are the plain text. Called between a completed
-   * send and the next receive; `ready` gets null, or why the handshake failed.
+   * Hands the raw descriptor over to TLS: from the next receive on, bytes are the plain text. Called between a
+   * completed send and the next receive; `ready` gets null, or why the handshake failed.
    */
   startTls(settings: TlsSettings, ready: (error: string | null) => void): void;
 }

@@ -2,7 +2,9 @@ import { unreachable } from '../base/assert.ts';
 import { ConfigError, messageOf } from '../base/errors.ts';
 import type { SocketAddress } from './reactor.ts';
 
-/** A socket that cannot be listened on or connected to: the operator's to solve. `code` is the system's, "EADDRINUSE". */
+/**
+ * A socket that cannot be listened on or connected to: the operator's to solve. `code` is the system's, "EADDRINUSE".
+ */
 export class SocketError extends ConfigError {
   readonly code: string;
 

@@ -7,7 +7,7 @@ import { Region } from '../block/memory.ts';
 type Call = (...args: number[]) => number;
 
 const libc = koffi.load(null);
-const define = (prototype: string): Call => libc.func(prototype) as unknown as Call;
+const define = (prototype: string): Call => libc.func(prototype);
 
 const raw = {
   mmap: define(

@@ -5,8 +5,9 @@ import { ConfigError, messageOf } from '../base/errors.ts';
 import type { TlsSettings } from './reactor.ts';
 import { checkTlsSettings } from './tls.ts';
 
-// Keys and certificates from files, named as qemu-nbd (--object tls-creds-x509,dir=) and nbdkit (--tls-certificates) name
-// them, and the PSK file of GnuTLS (psktool). Everything wrong with them is a ConfigError before anybody connects.
+// Keys and certificates from files, named as qemu-nbd (--object tls-creds-x509,dir=) and nbdkit (--tls-certificates)
+// name them, and the PSK file of GnuTLS (psktool). Everything wrong with them is a ConfigError before anybody
+// connects.
 
 const CA_CERT = 'ca-cert.pem';
 const CA_CRL = 'ca-crl.pem';
@@ -77,7 +78,8 @@ export async function loadPskOfUser(path: string, user: string | null): Promise<
 }
 
 /**
- * Parses `user:hexkey` lines. [GnuTLS psk_passwd.c] a user that begins with # is in hexadecimal. `path` is for messages.
+ * Parses `user:hexkey` lines. [GnuTLS psk_passwd.c] a user that begins with # is in hexadecimal. `path` is for
+ * messages.
  */
 export function parsePskFile(text: string, path: string): Map<string, Uint8Array> {
   const keys = new Map<string, Uint8Array>();

@@ -2,7 +2,10 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** For tests: an authority, a server (localhost, 127.0.0.1) and a client, under the names that qemu-nbd and nbdkit use. */
+/**
+ * For tests: an authority, a server (localhost, 127.0.0.1) and a client, under the names that qemu-nbd and nbdkit
+ * use.
+ */
 export function makeCertificates(
   directory: string,
   options: { readonly revokeClient?: boolean; readonly serverDays?: number } = {},

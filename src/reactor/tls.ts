@@ -11,8 +11,9 @@ import type { TlsSettings } from './reactor.ts';
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 
 /**
- * What GnuTLS offers for PSK (nbdinfo, qemu: NORMAL with +ECDHE-PSK:+DHE-PSK:+PSK), forward secrecy first. Only PSK below
- * TLS 1.3; there the key exchange is apart from the cipher, and external keys go with SHA-256 [RFC 8446 4.2.11].
+ * What GnuTLS offers for PSK (nbdinfo, qemu: NORMAL with +ECDHE-PSK:+DHE-PSK:+PSK), forward secrecy first. Only PSK
+ * below TLS 1.3; there the key exchange is apart from the cipher, and external keys go with SHA-256 [RFC 8446
+ * 4.2.11].
  */
 const PSK_CIPHERS = [
   'TLS_AES_128_GCM_SHA256',
@@ -28,9 +29,9 @@ const PSK_CIPHERS = [
 ].join(':');
 
 /**
- * Does the handshake on a connected socket, as the server, or as the client where `settings.client` is there. The result
- * takes the socket's place. Rejects with one line that says why; the socket is destroyed then. What the socket has
- * read and nobody consumed (`unshift`) is taken as the beginning of the handshake.
+ * Does the handshake on a connected socket, as the server, or as the client where `settings.client` is there. The
+ * result takes the socket's place. Rejects with one line that says why; the socket is destroyed then. What the socket
+ * has read and nobody consumed (`unshift`) is taken as the beginning of the handshake.
  */
 export function startTls(socket: net.Socket, settings: TlsSettings): Promise<tls.TLSSocket> {
   return settings.client === undefined ? serve(socket, settings) : connectTls(socket, settings);

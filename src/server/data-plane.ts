@@ -17,16 +17,16 @@ import type { LogLevel } from './messages.ts';
 const MEMORY_PREFIX = 'memory:';
 
 /**
- * What one connection needs to get on whatever the others do: two pages for a payload that crosses from one into the next,
- * and one for its answers. Pages are made when they are first needed.
+ * What one connection needs to get on whatever the others do: two pages for a payload that crosses from one into the
+ * next, and one for its answers. Pages are made when they are first needed.
  */
 const PAGES_PER_CONNECTION = 3;
 /** So that a few connections can have deep queues, and for what stores set aside. */
 const SPARE_PAGES = 192;
 
 export interface DataPlaneHooks {
-  log(level: LogLevel, line: string): void;
-  bridgeTls(fd: number, settings: TlsSettings): Promise<number>;
+  readonly log: (level: LogLevel, line: string) => void;
+  readonly bridgeTls: (fd: number, settings: TlsSettings) => Promise<number>;
 }
 
 interface ServedDisk {
@@ -114,7 +114,9 @@ export class DataPlane {
     found.disk.domain?.resume();
   }
 
-  /** Takes no more connections, answers what was asked, makes everything stable and closes. Returns the last counters. */
+  /**
+   * Takes no more connections, answers what was asked, makes everything stable and closes. Returns the last counters.
+   */
   async stop(): Promise<readonly DiskCounters[]> {
     this.#stopping = true;
     for (const listener of this.#listeners.splice(0)) await listener.close();

@@ -38,8 +38,8 @@ interface Waiting {
 }
 
 /**
- * Starts a server: a data plane on a thread of its own. Rejects with a ConfigError that says what is wrong with which disk
- * or listener; nothing is left open then. `log` gets one line at a time: 'warn' is for the operator's eyes.
+ * Starts a server: a data plane on a thread of its own. Rejects with a ConfigError that says what is wrong with which
+ * disk or listener; nothing is left open then. `log` gets one line at a time: 'warn' is for the operator's eyes.
  */
 export async function startServer(
   config: ServerConfig,

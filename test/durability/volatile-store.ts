@@ -4,9 +4,9 @@ import { FLAG, Io, OP, type Op } from '../../src/block/io.ts';
 import { Region } from '../../src/block/memory.ts';
 import type { AdmitOwner, SyncTarget } from '../../src/durability/flush-domain.ts';
 
-// A disk on a host with a volatile cache, for tests: nothing happens until the test says so. Each mutation of a block gets
-// a version; a sync makes stable exactly what was completed when it started, the least that a sync may do; a failed sync
-// loses that for good, as Linux does (the pages are clean afterwards).
+// A disk on a host with a volatile cache, for tests: nothing happens until the test says so. Each mutation of a block
+// gets a version; a sync makes stable exactly what was completed when it started, the least that a sync may do; a
+// failed sync loses that for good, as Linux does (the pages are clean afterwards).
 
 /** What the store asks of a flush domain, so that a faulty one can take the place of ours. */
 export interface Flusher {

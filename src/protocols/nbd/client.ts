@@ -29,8 +29,8 @@ export interface ConnectOptions extends Omit<ClientOptions, 'exportName' | 'tls'
 const DEFAULT_TIMEOUT_MS = 10_000;
 
 /**
- * Connects to an NBD export. The URI is text or parsed. Rejects with a ConfigError that names the URI and says what went
- * wrong; with a UsageError for a text that is no URI.
+ * Connects to an NBD export. The URI is text or parsed. Rejects with a ConfigError that names the URI and says what
+ * went wrong; with a UsageError for a text that is no URI.
  */
 export async function connectNbd(
   reactor: Reactor,

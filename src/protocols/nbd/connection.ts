@@ -30,8 +30,9 @@ export interface ConnectionContext {
 }
 
 /**
- * One client from accept to close: joins a stream with the handshake and then the transmission phase, gives them memory,
- * and stops listening while there is no room (back-pressure). Everything is done at most once per turn of the reactor.
+ * One client from accept to close: joins a stream with the handshake and then the transmission phase, gives them
+ * memory, and stops listening while there is no room (back-pressure). Everything is done at most once per turn of the
+ * reactor.
  */
 export class NbdConnection implements StreamOwner, HandshakeHost, TransmissionHost {
   readonly #context: ConnectionContext;
@@ -156,8 +157,8 @@ export class NbdConnection implements StreamOwner, HandshakeHost, TransmissionHo
     this.#export = found;
     found.fenceGone();
     const options: SessionOptions = {
-      // Read when the session is made, in the same turn in which the client is told of NBD_FLAG_SEND_FLUSH or not: who is
-      // not told never flushes, also when the write cache is switched on later (P9).
+      // Read when the session is made, in the same turn in which the client is told of NBD_FLAG_SEND_FLUSH or not:
+      // who is not told never flushes, also when the write cache is switched on later (P9).
       get flushes() {
         return found.info.writeCache;
       },
@@ -279,7 +280,9 @@ export class NbdConnection implements StreamOwner, HandshakeHost, TransmissionHo
   }
 }
 
-/** A client on this host cannot outlive a crash of it; another one can, and is known by its address without the port. */
+/**
+ * A client on this host cannot outlive a crash of it; another one can, and is known by its address without the port.
+ */
 function peerOf(peer: string): Peer {
   const host = /^tcp (.*):\d+$/.exec(peer)?.[1] ?? '';
   const local =

@@ -27,8 +27,8 @@ export class NbdExport implements ExportInfo {
   }
 
   /**
-   * Ends the connections whose clients are gone though bytes of theirs still wait to be read: an old request must not be
-   * carried out after a newer one of the client's next connection (P11).
+   * Ends the connections whose clients are gone though bytes of theirs still wait to be read: an old request must not
+   * be carried out after a newer one of the client's next connection (P11).
    */
   fenceGone(): void {
     for (const connection of this.connections) connection.endIfGone();

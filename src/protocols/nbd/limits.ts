@@ -46,7 +46,9 @@ export const MAX_REQUESTS_IN_FLIGHT = 256;
  */
 export const CHUNK_BYTES: number = 256 * 1024;
 
-/** The most extents in one answer to BLOCK_STATUS: 16 KiB of 64 bit descriptors. A client asks on from where it ends. */
+/**
+ * The most extents in one answer to BLOCK_STATUS: 16 KiB of 64 bit descriptors. A client asks on from where it ends.
+ */
 export const MAX_STATUS_EXTENTS = 1024;
 
 /** Metadata contexts that a BLOCK_STATUS with a payload may name; we have one, a confused client may repeat it. */

@@ -149,8 +149,8 @@ export class Transmission implements IoOwner {
   }
 
   /**
-   * The connection is gone: gives back the memory of a payload that will not arrive. What the device still has gives its
-   * own back when it is done.
+   * The connection is gone: gives back the memory of a payload that will not arrive. What the device still has gives
+   * its own back when it is done.
    */
   dispose(): void {
     this.#over = true;

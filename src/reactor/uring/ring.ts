@@ -57,7 +57,8 @@ const CQ_ENTRIES = 4096;
 
 /**
  * One io_uring, its rings mapped into typed arrays. `prepare` puts an operation into the submission queue; nothing
- * reaches the kernel before `enter`. Completions are found by slot: every Completion gets one at first use and keeps it.
+ * reaches the kernel before `enter`. Completions are found by slot: every Completion gets one at first use and keeps
+ * it.
  */
 export class Ring {
   readonly #fd: number;

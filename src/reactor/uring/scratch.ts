@@ -35,8 +35,8 @@ export class Scratch {
   }
 
   /**
-   * Writes an iovec array for `segments` from byte `skip` on, at most IOV_MAX entries. Returns its address; `count` tells
-   * how many entries there are.
+   * Writes an iovec array for `segments` from byte `skip` on, at most IOV_MAX entries. Returns its address; `count`
+   * tells how many entries there are.
    */
   iovecs(segments: Segments, skip: number): number {
     const start = this.#reserve(IOVEC_BYTES * Math.min(IOV_MAX, segments.count));

@@ -104,13 +104,15 @@ function describeName(
   return { host: groups.join(':'), port };
 }
 
+function ipv6Words(part: string): number[] {
+  return part === '' ? [] : part.split(':').map((group) => Number.parseInt(group, 16));
+}
+
 function ipv6Bytes(text: string): Uint8Array {
   const bytes = new Uint8Array(16);
   const [head = '', tail] = (text.split('%')[0] ?? '').split('::');
-  const words = (part: string): number[] =>
-    part === '' ? [] : part.split(':').map((group) => Number.parseInt(group, 16));
-  const left = words(head);
-  const right = tail === undefined ? [] : words(tail);
+  const left = ipv6Words(head);
+  const right = tail === undefined ? [] : ipv6Words(tail);
   const all = [...left, ...Array<number>(8 - left.length - right.length).fill(0), ...right];
   all.forEach((word, i) => {
     bytes[2 * i] = word >> 8;

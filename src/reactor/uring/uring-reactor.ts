@@ -52,8 +52,8 @@ class Callback extends Completion {
 
 /**
  * The reactor on io_uring. Its loop keeps the thread inside io_uring_enter and hands out completions in batches. When a
- * part settles promises (`letEventLoopRun`), or Node's event loop has something to do (a message, a socket of Node's own),
- * it returns there for a turn and goes on.
+ * part settles promises (`letEventLoopRun`), or Node's event loop has something to do (a message, a socket of Node's
+ * own), it returns there for a turn and goes on.
  */
 export class UringReactor implements Reactor, StreamContext {
   readonly kind = 'io_uring';
@@ -66,7 +66,10 @@ export class UringReactor implements Reactor, StreamContext {
   readonly #eventLoop: sys.EventLoop = sys.eventLoop();
   readonly #eventLoopReady: Callback;
   #watching = false;
-  /** Brings the loop back after a turn of Node's. An immediate would do, but hides from us when Node's next timer is due. */
+  /**
+   * Brings the loop back after a turn of Node's. An immediate would do, but hides from us when Node's next timer is
+   * due.
+   */
   readonly #turns = new MessageChannel();
   /** On the clock of nowMs. Node's timers change in Node's turns only. */
   #nodeTimerAtMs = Infinity;
@@ -195,7 +198,7 @@ export class UringReactor implements Reactor, StreamContext {
       throw listenError(address, sockets.socketError(-listening, 'listen'));
     }
     let open = true;
-    let ended: () => void = () => {};
+    let ended: (() => void) | null = null;
     const accept = new Callback((result) => {
       if (result >= 0) {
         sockets.tuneConnection(result, this.scratch.region);
@@ -204,7 +207,7 @@ export class UringReactor implements Reactor, StreamContext {
       }
       const over = result === -ECANCELED || result === -EBADF;
       if (open && !over) next(result);
-      else ended();
+      else ended?.();
     });
     const next = (result: number): void => {
       const arm = (): void => this.ring.prepare(accept, IORING_OP.ACCEPT, fd, 0, 0, 0, 0o2000000);

@@ -13,8 +13,8 @@ export function mountOfPath(realPath: string): Mount | null {
 }
 
 /**
- * The block device that a file's data end up on: the file system's, by number, or where that is anonymous (btrfs) by the
- * name it was mounted from. Null for memory and network file systems, and without sysfs.
+ * The block device that a file's data end up on: the file system's, by number, or where that is anonymous (btrfs) by
+ * the name it was mounted from. Null for memory and network file systems, and without sysfs.
  */
 export function backingDevice(dev: number | bigint, mount: Mount | null): BlockDeviceNode | null {
   const direct = readBlockDevice(deviceNumber(dev));

@@ -97,7 +97,9 @@ function fill(fd: number, sizeBytes: number, preallocate: 'off' | 'falloc' | 'fu
   }
 }
 
-/** fsync(2): "Calling fsync() does not necessarily ensure that the entry in the directory ... has also reached disk." */
+/**
+ * fsync(2): "Calling fsync() does not necessarily ensure that the entry in the directory ... has also reached disk."
+ */
 export function syncDirectory(path: string): void {
   const fd = openSync(dirname(path), 'r');
   try {

@@ -4,8 +4,8 @@ import type { DescriptorPair } from './disk-file.ts';
 import { openRefused, type Attempt } from './refusals.ts';
 
 /**
- * Opens the inode that `expected` describes, twice, with the same flags: for data and for syncs. Throws ConfigError; then
- * nothing stays open.
+ * Opens the inode that `expected` describes, twice, with the same flags: for data and for syncs. Throws ConfigError;
+ * then nothing stays open.
  */
 export function openPair(attempt: Attempt, expected: Stats): DescriptorPair {
   const { O_RDONLY, O_RDWR, O_DIRECT, O_EXCL } = constants;

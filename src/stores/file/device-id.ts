@@ -3,8 +3,8 @@ import { join } from 'node:path';
 
 /**
  * A name of a block device that outlives reboots and re-plugging: the device-mapper's UUID, a loop device's
- * file, or udev's name in by-id (the first, in the order of the alphabet), or, where nothing better is known, the path itself. `realPath` is a path in /dev
- * without symbolic links, `device` its "major:minor".
+ * file, or udev's name in by-id (the first, in the order of the alphabet), or, where nothing better is known, the
+ * path itself. `realPath` is a path in /dev without symbolic links, `device` its "major:minor".
  */
 export function stableDeviceId(
   realPath: string,

@@ -8,7 +8,8 @@ const CANDIDATES = [512, 4096, 65_536];
 
 /**
  * What O_DIRECT asks of offsets, lengths and memory on an open file, in bytes: as statx(2) says, checked by a read, or
- * else found by reading. `page` is page-aligned scratch memory of at least 64 KiB. Throws ConfigError when nothing works.
+ * else found by reading. `page` is page-aligned scratch memory of at least 64 KiB. Throws ConfigError when nothing
+ * works.
  */
 export function probeDirect(
   fd: number,

@@ -63,8 +63,8 @@ export interface DescriptorPair {
   /** Reads and writes. */
   readonly data: number;
   /**
-   * Syncs, and nothing else (I13). Linux reports a write-back error once per open file description: a RWF_DSYNC write on
-   * this one would take the report that belongs to the next fdatasync.
+   * Syncs, and nothing else (I13). Linux reports a write-back error once per open file description: a RWF_DSYNC write
+   * on this one would take the report that belongs to the next fdatasync.
    */
   readonly sync: number;
 }

@@ -28,8 +28,8 @@ export interface FileOpOwner {
 }
 
 /**
- * One Io on its way through the kernel, in as many system requests as it takes. Pooled: nothing is allocated per request,
- * except views of memory where a transfer has to be bounced.
+ * One Io on its way through the kernel, in as many system requests as it takes. Pooled: nothing is allocated per
+ * request, except views of memory where a transfer has to be bounced.
  */
 export class FileOp extends Completion implements BounceWaiter {
   #file!: DiskFile;

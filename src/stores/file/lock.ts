@@ -1,8 +1,9 @@
 import { ConfigError } from '../../base/errors.ts';
 import * as sys from './sys.ts';
 
-// QEMU's image locking [QEMU block/file-posix.c, RAW_LOCK_PERM_BASE and RAW_LOCK_SHARED_BASE; include/block/block-common.h
-// BLK_PERM_*]: whoever uses an image holds shared locks on single bytes of it. Byte 100 + n says "I use permission n", byte
+// QEMU's image locking [QEMU block/file-posix.c, RAW_LOCK_PERM_BASE and RAW_LOCK_SHARED_BASE;
+// include/block/block-common.h BLK_PERM_*]: whoever uses an image holds shared locks on single bytes of it. Byte 100
+// + n says "I use permission n", byte
 // 200 + n says "nobody else may use permission n". A conflict is found by testing the counterpart bytes after that.
 const RAW_LOCK_PERM_BASE = 100;
 const RAW_LOCK_SHARED_BASE = 200;

@@ -69,9 +69,9 @@ function registryOf(reactor: Reactor): DomainRegistry<DiskFile> {
 
 /**
  * Opens a disk: takes its lock, syncs the file and its directory (so that nothing is trusted that an earlier process
- * wrote and a power cut could still take), and finds out what it can. Exports of one inode share descriptors, lock and flush domain.
- * Throws ConfigError; then nothing was created or changed. Works at once, without waiting for the event loop: a disk is
- * opened before it is served, or on a data plane that can afford the wait.
+ * wrote and a power cut could still take), and finds out what it can. Exports of one inode share descriptors, lock
+ * and flush domain. Throws ConfigError; then nothing was created or changed. Works at once, without waiting for the
+ * event loop: a disk is opened before it is served, or on a data plane that can afford the wait.
  */
 export async function openFileStore(
   reactor: Reactor,
@@ -221,8 +221,9 @@ function openState(options: FileStoreOptions, realPath: string, stats: Stats): D
 }
 
 /**
- * Where the state of this disk lies. For an image: beside it, unless this user may not write there and the service has a
- * directory of its own ($STATE_DIRECTORY). Where one was kept before, it stays, or what it remembers would be overlooked.
+ * Where the state of this disk lies. For an image: beside it, unless this user may not write there and the service
+ * has a directory of its own ($STATE_DIRECTORY). Where one was kept before, it stays, or what it remembers would be
+ * overlooked.
  */
 export function stateFilePath(
   options: Pick<FileStoreOptions, 'stateDirectory'>,

@@ -2,8 +2,8 @@ import { join, resolve } from 'node:path';
 import { statePathOf } from '../../durability/state-file.ts';
 
 /**
- * Where the state of a disk lies that has no directory of its own to write to: under `directory`, by a name made of `id`,
- * which is what stays the same when the kernel numbers devices anew.
+ * Where the state of a disk lies that has no directory of its own to write to: under `directory`, by a name made of
+ * `id`, which is what stays the same when the kernel numbers devices anew.
  */
 export function statePathUnder(directory: string, id: string): string {
   return statePathOf(join(resolve(directory), escapeId(id)));

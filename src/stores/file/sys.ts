@@ -131,8 +131,8 @@ export function allocateSpace(fd: number, length: number): number {
 const PUNCH_HOLE = 3;
 
 /**
- * Whether space can be given back inside the file: asked for one byte behind its end, where there is nothing to give back
- * and nothing changes.
+ * Whether space can be given back inside the file: asked for one byte behind its end, where there is nothing to give
+ * back and nothing changes.
  */
 export function canPunchHoles(fd: number, sizeBytes: number): boolean {
   return checked(calls().fallocate(fd, PUNCH_HOLE, sizeBytes, 1)) === 0;

@@ -28,8 +28,8 @@ export interface BlockDeviceNode {
 const MAX_DEPTH = 16;
 
 /**
- * Reads one block device ("major:minor") and everything beneath it. `root` is where sysfs is mounted. Null when there is
- * no such device, or no sysfs (a container).
+ * Reads one block device ("major:minor") and everything beneath it. `root` is where sysfs is mounted. Null when there
+ * is no such device, or no sysfs (a container).
  */
 export function readBlockDevice(device: string, root = '/sys'): BlockDeviceNode | null {
   const link = join(root, 'dev/block', device);
