@@ -21,8 +21,8 @@ const MEMORY_PREFIX = 'memory:';
  * next, and one for its answers. Pages are made when they are first needed.
  */
 const PAGES_PER_CONNECTION = 3;
-/** So that a few connections can have deep queues, and for what stores set aside. */
-const SPARE_PAGES = 192;
+/** So that a few connections can have deep queues: 25 MiB. */
+const LEAST_PAGES = 192;
 
 export interface DataPlaneHooks {
   readonly log: (level: LogLevel, line: string) => void;
@@ -77,7 +77,7 @@ export class DataPlane {
   static async start(config: ServerConfig, hooks: DataPlaneHooks): Promise<DataPlane> {
     const { reactor, line } = await openReactor(config.reactor, {
       bridgeTls: hooks.bridgeTls,
-      pageLimit: SPARE_PAGES + PAGES_PER_CONNECTION * config.maxConnections,
+      pageLimit: Math.max(LEAST_PAGES, PAGES_PER_CONNECTION * config.maxConnections),
     });
     const plane = new DataPlane(config, hooks, reactor, line);
     try {

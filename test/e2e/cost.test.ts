@@ -17,44 +17,49 @@ function residentBytes(pid: number): number {
   return Number(line?.[1]) * 1024;
 }
 
-const MEMORY_LIMIT = 200 * MiB;
+/** The portable reactor's sockets are Node's, which makes a 64 KiB buffer per read and frees it when it likes. */
+const MEMORY_LIMIT = { io_uring: 200 * MiB, portable: 320 * MiB } as const;
 
-onBothReactors('64 busy connections stay under 200 MiB', ['fio'], async (t, reactor) => {
-  const folder = workspace(t);
-  const image = makeImage(folder, 256, 16);
-  const server = await startHoldfast(t, [image], { reactor });
-  const fio = spawn(
-    tool('fio'),
-    [
-      '--name=busy',
-      '--ioengine=nbd',
-      `--uri=${server.uri()}`,
-      '--rw=randrw',
-      '--bssplit=4k/50:128k/40:1m/10',
-      '--iodepth=16',
-      '--numjobs=64',
-      '--size=256m',
-      '--time_based',
-      '--runtime=5',
-      '--thread',
-      '--group_reporting',
-    ],
-    { cwd: folder, detached: true, stdio: ['ignore', 'ignore', 'pipe'] },
-  );
-  t.after(() => killGroup(fio.pid, 'SIGKILL'));
-  let complaint = '';
-  fio.stderr.on('data', (chunk: Buffer) => (complaint += chunk.toString()));
-  const code = new Promise<number | null>((done) => fio.once('close', done));
-  let most = 0;
-  while (fio.exitCode === null && fio.signalCode === null) {
-    most = Math.max(most, residentBytes(server.pid));
-    await sleep(50);
-  }
-  assert.equal(await code, 0, complaint);
-  t.diagnostic(`resident memory at most ${Math.round(most / MiB)} MiB`);
-  assert.ok(most < MEMORY_LIMIT, `${Math.round(most / MiB)} MiB`);
-  await server.stop();
-});
+onBothReactors(
+  '64 busy connections stay under 200 MiB (portable: 320)',
+  ['fio'],
+  async (t, reactor) => {
+    const folder = workspace(t);
+    const image = makeImage(folder, 256, 16);
+    const server = await startHoldfast(t, [image], { reactor });
+    const fio = spawn(
+      tool('fio'),
+      [
+        '--name=busy',
+        '--ioengine=nbd',
+        `--uri=${server.uri()}`,
+        '--rw=randrw',
+        '--bssplit=4k/50:128k/40:1m/10',
+        '--iodepth=16',
+        '--numjobs=64',
+        '--size=256m',
+        '--time_based',
+        '--runtime=5',
+        '--thread',
+        '--group_reporting',
+      ],
+      { cwd: folder, detached: true, stdio: ['ignore', 'ignore', 'pipe'] },
+    );
+    t.after(() => killGroup(fio.pid, 'SIGKILL'));
+    let complaint = '';
+    fio.stderr.on('data', (chunk: Buffer) => (complaint += chunk.toString()));
+    const code = new Promise<number | null>((done) => fio.once('close', done));
+    let most = 0;
+    while (fio.exitCode === null && fio.signalCode === null) {
+      most = Math.max(most, residentBytes(server.pid));
+      await sleep(50);
+    }
+    assert.equal(await code, 0, complaint);
+    t.diagnostic(`resident memory at most ${Math.round(most / MiB)} MiB`);
+    assert.ok(most < MEMORY_LIMIT[reactor], `${Math.round(most / MiB)} MiB`);
+    await server.stop();
+  },
+);
 
 onBothReactors('one waiting client costs one sync, a clean disk none', [], async (t, reactor) => {
   const server = await startHoldfast(t, [makeImage(workspace(t), 16)], { reactor });

@@ -44,7 +44,7 @@ export const MAX_REQUESTS_IN_FLIGHT = 256;
  * The most bytes of one READ chunk, and the size at which a WRITE's payload is passed on while the rest still arrives.
  * A chunk and its header fit into one page of the pool.
  */
-export const CHUNK_BYTES: number = 256 * 1024;
+export const CHUNK_BYTES: number = 128 * 1024;
 
 /**
  * The most extents in one answer to BLOCK_STATUS: 16 KiB of 64 bit descriptors. A client asks on from where it ends.

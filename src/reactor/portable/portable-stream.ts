@@ -7,8 +7,8 @@ import { startTls } from '../tls.ts';
 import { negatedErrno } from './errno.ts';
 import { libcOrNull } from './libc.ts';
 
-/** What may wait unread before the socket is left alone: a few of libuv's 64 KiB reads. */
-const READ_AHEAD_BYTES = 256 * KiB;
+/** What may wait unread before the socket is left alone: one of libuv’s 64 KiB reads, so that many connections stay cheap. */
+const READ_AHEAD_BYTES = 64 * KiB;
 /** What a chunk counts at least: a peer that sends single bytes must not fill memory with small objects. */
 const CHUNK_BYTES_MIN = 512;
 
