@@ -68,7 +68,10 @@ export class SimStream implements Stream {
   #stalled = false;
   #clientGone = false;
   #reset = false;
+  /** The server has closed. */
   #closed = false;
+  /** And nothing of it touches memory any more. */
+  #over = false;
 
   constructor(
     reactor: SimReactor,
@@ -122,10 +125,17 @@ export class SimStream implements Stream {
         this.#sending = null;
         this.owner.sent(ECONNRESET);
       }
-      if (!this.#clientGone) this.client.hungUp();
-      this.#clientGone = true;
+      this.#over = true;
+      this.#hangUp();
       closed();
     });
+  }
+
+  /** The client sees the end behind all that was sent. */
+  #hangUp(): void {
+    if (!this.#over || this.#flying > 0 || this.#clientGone) return;
+    this.#clientGone = true;
+    this.client.hungUp();
   }
 
   startTls(_settings: TlsSettings, ready: (error: string | null) => void): void {
@@ -255,6 +265,7 @@ export class SimStream implements Stream {
     this.#later(() => {
       this.#flying -= count;
       if (!this.#clientGone) this.client.heard(count);
+      this.#hangUp();
       if (this.#sending !== null) this.#take();
     });
     if (this.#taken < this.#copy.length) this.#later(() => this.#take());

@@ -194,10 +194,11 @@ export class NbdConnection implements StreamOwner, HandshakeHost, TransmissionHo
     this.#outbox.pump(this.#stream);
     if (this.#tlsWanted && this.#outbox.empty && !this.#receiving) this.#beginTls();
     if (this.#leaving) {
-      if (this.#outbox.empty && (this.#transmission?.inFlight ?? 0) === 0) this.#end(null);
-      return;
-    }
-    if (lack === 'bytes' && !this.#receiving) {
+      if (this.#outbox.empty && (this.#transmission?.inFlight ?? 0) === 0) {
+        this.#end(null);
+        return;
+      }
+    } else if (lack === 'bytes' && !this.#receiving) {
       if (this.#inbox.receive(this.#stream)) this.#receiving = true;
       else lack = 'room';
     }
@@ -208,8 +209,9 @@ export class NbdConnection implements StreamOwner, HandshakeHost, TransmissionHo
   }
 
   #understand(): 'bytes' | 'room' | 'nothing' {
-    if (this.#leaving) return 'nothing';
+    // Also when leaving: long reads that were taken go on until they are answered.
     if (this.#transmission !== null) return this.#transmission.advance();
+    if (this.#leaving) return 'nothing';
     const inbox = this.#inbox;
     if (
       this.#result === null &&

