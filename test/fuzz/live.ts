@@ -50,12 +50,12 @@ export async function attack(
   let received = 0;
   const worker = async (): Promise<void> => {
     while (next < connections) {
-      const seed = firstSeed + next;
+      const serial = next;
       next += 1;
-      received += await attackOnce(server, victim, seed);
-      if (next % 5000 === 0) {
+      received += await attackOnce(server, victim, firstSeed + serial);
+      if (serial % 5000 === 4999) {
         await visit(server);
-        say(`${next} connections; ${memory(pid)}`);
+        say(`${serial + 1} connections; ${memory(pid)}`);
       }
     }
   };

@@ -13,7 +13,7 @@ import { fail, type FuzzTarget } from './target.ts';
 
 /** Few enough that requests run out of memory, and have to wait for it. */
 const SMALL_POOL_PAGES = 4;
-const PAGE_BYTES = 260 * 1024;
+const PAGE_BYTES = 132 * 1024;
 let pool = new PoisoningPool(PAGE_BYTES, SMALL_POOL_PAGES);
 const CONTEXT_ID = 1;
 
