@@ -77,7 +77,9 @@ test('none says that it is a write-back mode, also where no drive has a cache', 
 test('writethrough and directsync: stable when acknowledged, flushes cost nothing', () => {
   for (const mode of ['writethrough', 'directsync'] as const) {
     const told = explain(ORDINARY, mode);
-    assert.match(told.write.join(' '), /acknowledged only when it is stable/, mode);
+    assert.match(told.write.join(' '), /acknowledged only when it is stable.*RWF_DSYNC/, mode);
+    const without = explain({ ...ORDINARY, writeDsync: false }, mode);
+    assert.doesNotMatch(without.write.join(' '), /RWF_DSYNC/, mode);
     assert.match(told.flush.join(' '), /nothing to do/, mode);
     assert.equal(told.survives.hostCrash, 'every acknowledged write', mode);
   }
@@ -105,6 +107,8 @@ test('no mode promises a power cut what the host cannot keep', () => {
     assert.match(explain(bare, mode).survives.hostCrash, /^nothing for certain/, mode);
     assert.ok(codes(bare, mode).includes('barriers-off'), mode);
   }
+  assert.match(explain(tmpfs, 'writeback').fua.join(' '), /By itself: in memory/);
+  assert.match(explain(bare, 'writeback').fua.join(' '), /By itself: .*no barriers/);
   // Barriers do nothing for a drive without a volatile cache.
   const through = host(
     { ...EXT4, options: ['nobarrier'] },
@@ -155,7 +159,9 @@ test('memory disks: nothing survives, in any mode', () => {
     const told = explainMemory(mode);
     assert.match(told.survives.serverCrash, /^nothing/);
     assert.equal(told.warnings.length, 1);
-    assert.ok(explanationLines('memory:1M', mode, null, told).length > 5);
+    const [first = '', ...rest] = explanationLines('memory:1M', mode, null, told);
+    assert.match(first, mode === 'unsafe' ? /NOT DONE/ : /in the memory of the server/);
+    assert.ok(rest.length > 4);
   }
 });
 

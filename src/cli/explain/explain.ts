@@ -62,7 +62,11 @@ function explainWrite(facts: HostFacts, mode: CacheMode): string[] {
     ];
   }
   if (!writeCache) {
-    return [way, `It is acknowledged only when it is stable: ${stableBy(facts)}.`];
+    const told = [way, `It is acknowledged only when it is stable: ${stableBy(facts)}.`];
+    if (facts.writeDsync) {
+      told.push('Where it is expected to be faster, one write is made so by itself (RWF_DSYNC).');
+    }
+    return told;
   }
   if (!direct) return [way, 'It is acknowledged then, and is not stable until a flush.'];
   return [
@@ -100,17 +104,21 @@ function explainFua(facts: HostFacts, mode: CacheMode): string[] {
       'It is acknowledged when it is stable: a write, then a sync shared with others that wait.',
     ];
   }
-  const drive =
-    facts.driveFua === true
-      ? 'the drive takes it through its cache'
-      : facts.volatileCache === false
-        ? 'no drive has a cache to pass'
-        : "the kernel may have to flush the drive's whole cache for it";
   return [
     'It is acknowledged when it is stable: by itself (RWF_DSYNC), or by a sync shared ' +
       'with others that wait, whichever is expected to be faster.',
-    `By itself: ${drive}.`,
+    `By itself: ${stableByItself(facts)}.`,
   ];
+}
+
+/** How the host makes one write stable, ending without a full stop. */
+function stableByItself(facts: HostFacts): string {
+  if (facts.nature === 'memory') return 'in memory, where "stable" means nothing';
+  const cache = facts.volatileCache !== false;
+  if (facts.barriersOff && cache) return "it leaves the drive's cache alone (no barriers)";
+  if (facts.driveFua === true) return 'the drive takes it through its cache';
+  if (!cache) return 'no drive has a cache to pass';
+  return "the kernel may have to flush the drive's whole cache for it";
 }
 
 /** How the host makes data stable, ending without a full stop. */

@@ -3,7 +3,7 @@ import { formatSize } from '../../base/units.ts';
 import type { HostFacts } from '../../stores/file/host.ts';
 import type { BlockDeviceNode } from '../../stores/file/sysfs.ts';
 import { wrap } from '../pages/wrap.ts';
-import { MODE_LINES } from '../serve/modes.ts';
+import { modeLine } from '../serve/modes.ts';
 import type { Explanation } from './explain.ts';
 
 const COLUMNS = 92;
@@ -15,7 +15,7 @@ export function explanationLines(
   facts: HostFacts | null,
   told: Explanation,
 ): string[] {
-  const lines = [`${disk}, cache=${mode}: ${MODE_LINES[mode]}`, ''];
+  const lines = [`${disk}, cache=${mode}: ${modeLine(disk, mode)}`, ''];
   if (facts !== null) lines.push('The host', ...hostLines(facts), '');
   lines.push('A write', ...paragraph(told.write), '');
   lines.push('A flush', ...paragraph(told.flush), '');

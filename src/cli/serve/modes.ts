@@ -1,6 +1,6 @@
 import type { CacheMode } from '../../durability/modes.ts';
 
-/** What each mode means for completed writes, in one line, wherever a disk is shown. */
+/** What each mode means for completed writes of a file or a device, in one line. */
 export const MODE_LINES: Readonly<Record<CacheMode, string>> = {
   writeback: "completed writes may wait in the host's page cache until the client flushes",
   none: "past the host's page cache; completed writes may wait in the drive's cache until the client flushes",
@@ -11,3 +11,11 @@ export const MODE_LINES: Readonly<Record<CacheMode, string>> = {
   'until-flush':
     "every write is stable before it completes until a session's first flush, then as writeback",
 };
+
+/** The same for one disk, wherever it is shown: there is no host's cache below memory:SIZE. */
+export function modeLine(disk: string, mode: CacheMode): string {
+  if (disk.startsWith('memory:') && mode !== 'unsafe') {
+    return 'in the memory of the server, gone when it ends';
+  }
+  return MODE_LINES[mode];
+}

@@ -1,7 +1,7 @@
 import { formatNbdUri, type UriAddress } from '../../protocols/nbd/uri.ts';
 import type { DiskConfig } from '../../server/config.ts';
 import { attachCommands } from './attach.ts';
-import { MODE_LINES } from './modes.ts';
+import { modeLine } from './modes.ts';
 import type { TlsChoice } from './tls.ts';
 
 export interface ServedDisk {
@@ -54,7 +54,7 @@ export function humanReport(
 function diskLine(config: DiskConfig): string {
   const name = config.exportName === '' ? '' : ` as '${config.exportName}'`;
   const access = config.readOnly ? ', read-only' : '';
-  return `${config.disk}${name}, cache=${config.cache}${access}: ${MODE_LINES[config.cache]}`;
+  return `${config.disk}${name}, cache=${config.cache}${access}: ${modeLine(config.disk, config.cache)}`;
 }
 
 /** The same for programs: one object. Keys are only ever added within format 1. */

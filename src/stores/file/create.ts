@@ -143,7 +143,7 @@ function failed(path: string, sizeBytes: number, error: unknown): Error {
     case 'EDQUOT':
       return say(
         `no space for ${formatSize(sizeBytes)}`,
-        'free some space, choose a smaller size, or make it sparse (preallocate off)',
+        'free some space, choose a smaller size, or make it sparse: --preallocation off',
       );
     case 'EFBIG':
       return say(
