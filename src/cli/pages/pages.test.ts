@@ -20,6 +20,10 @@ test('the committed pages are what the declaration makes (else: node scripts/gen
   }
   const committed = readdirSync(new URL('packaging/man/', ROOT)).map((n) => `packaging/man/${n}`);
   for (const path of committed) assert.ok(files.has(path), `${path} is of no command`);
+  // npm installs the pages that are named there.
+  const text = readFileSync(new URL('package.json', ROOT), 'utf8');
+  const { man } = JSON.parse(text) as { man: string[] };
+  assert.deepEqual(man.toSorted(), committed.map((path) => `./${path}`).toSorted());
 });
 
 test('man finds nothing to complain about in the pages', { skip: !has('man') }, () => {
