@@ -70,8 +70,8 @@ function runConnections(connections: number, first: number): boolean {
   globalThis.gc?.();
   const after = process.memoryUsage();
   say(
-    `${connections} hostile connections from seed ${first} in ${seconds.toFixed(1)} s (${(connections / seconds).toFixed(0)}/s), ` +
-      'no crash, hang, leak or foreign byte',
+    `${connections} hostile connections from seed ${first} in ${seconds.toFixed(1)} s ` +
+      `(${(connections / seconds).toFixed(0)}/s), no crash, hang, leak or foreign byte`,
   );
   say(
     `${explained.options} option replies, ${explained.served} reached transmission, ${explained.succeeded} requests ` +

@@ -1,3 +1,4 @@
+import { randomInt } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { simulate } from './world.ts';
 
@@ -13,7 +14,7 @@ const { values, positionals } = parseArgs({
 });
 
 const given = positionals[0];
-const first = given === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(given);
+const first = given === undefined ? randomInt(2 ** 31) : Number(given);
 const seconds = Number(values.seconds);
 // A seed alone is a replay; otherwise 1000 runs, unless a number or a time is given.
 const fallback = given === undefined ? 1000 : 1;
