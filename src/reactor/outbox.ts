@@ -63,7 +63,8 @@ export class Outbox {
    * `this.page` it starts, or -1 when the pool is empty. The caller holds the page for as long as it needs it.
    */
   reserve(bytes: number, alignAt = 0, alignment = 1): number {
-    assert(bytes + alignment <= this.#pool.pageBytes, 'an answer larger than a page');
+    const lead = Math.ceil(alignAt / alignment) * alignment - alignAt;
+    assert(lead + bytes <= this.#pool.pageBytes, 'an answer larger than a page');
     for (;;) {
       if (this.#page !== null) {
         if (this.#page.exclusive) this.#used = 0;
@@ -134,6 +135,11 @@ export class Outbox {
   /** Said and not yet with the kernel. */
   get unsentBytes(): number {
     return this.#filling.segments.totalBytes + this.#sending.segments.totalBytes;
+  }
+
+  /** The same, and what has to wait for the end of a long message. */
+  get heldBytes(): number {
+    return this.unsentBytes + this.#later.segments.totalBytes;
   }
 
   /** Everything said is with the kernel. */

@@ -1,5 +1,5 @@
 import { checkRange } from '../../block/check.ts';
-import type { BlockDevice } from '../../block/device.ts';
+import type { BlockDevice, DeviceInfo } from '../../block/device.ts';
 import { FLAG, type Io, type IoOwner, OP, type Op } from '../../block/io.ts';
 import type { Inbox } from '../../reactor/inbox.ts';
 import type { Outbox } from '../../reactor/outbox.ts';
@@ -119,7 +119,7 @@ export class Transmission implements IoOwner {
     const form = result.structured ? REPLY_FORMS.structured : REPLY_FORMS.simple;
     this.#form = result.extended ? REPLY_FORMS.extended : form;
     this.#shortForm = result.extended ? REPLY_FORMS.extended : REPLY_FORMS.simple;
-    this.#chunkBytes = Math.min(CHUNK_BYTES, device.info.maxTransferBytes);
+    this.#chunkBytes = chunkBytes(device.info, pool.pageBytes);
   }
 
   /** Requests taken and not yet answered. */
@@ -139,8 +139,15 @@ export class Transmission implements IoOwner {
       if (this.#receiving !== null) {
         if (!this.#takePayload(this.#receiving)) return 'bytes';
       } else if (inbox.end - inbox.start < this.#headerBytes) return 'bytes';
-      else if (this.#inFlight >= MAX_REQUESTS_IN_FLIGHT || !this.#begin()) return 'room';
+      else if (!this.#mayBegin() || !this.#begin()) return 'room';
     }
+  }
+
+  /** Who asks and does not take the answers must not cost others their memory. */
+  #mayBegin(): boolean {
+    return (
+      this.#inFlight < MAX_REQUESTS_IN_FLIGHT && this.#outbox.heldBytes <= this.#pool.shareBytes
+    );
   }
 
   /** Takes nothing more. What is in flight is answered as ever. */
@@ -357,11 +364,10 @@ export class Transmission implements IoOwner {
 
   #beginRead(request: NbdRequest): boolean {
     const long = request.length > this.#chunkBytes && !this.#form.chunked;
-    const busy = this.#readingBytes + this.#outbox.unsentBytes;
+    const busy = this.#readingBytes + this.#outbox.heldBytes;
     if (
       (long && this.#longRead !== null) ||
-      (busy > 0 && busy + request.length > this.#pool.shareBytes) ||
-      this.#outbox.unsentBytes >= +(process.env.ABB ?? 1e9)
+      (busy > 0 && busy + request.length > this.#pool.shareBytes)
     ) {
       this.#requests.give(request);
       return false;
@@ -522,6 +528,15 @@ export class Transmission implements IoOwner {
     this.#inFlight -= 1;
     this.#requests.give(request);
   }
+}
+
+/** A chunk fits into a page behind its header, also where its data have to be aligned (O_DIRECT). */
+function chunkBytes(info: DeviceInfo, pageBytes: number): number {
+  const alignment = info.memoryAlignment;
+  const header = REPLY_FORMS.extended.dataHeaderBytes;
+  const room = pageBytes - Math.ceil(header / alignment) * alignment;
+  const unit = Math.max(alignment, info.blockBytes);
+  return Math.min(CHUNK_BYTES, info.maxTransferBytes, Math.floor(room / unit) * unit);
 }
 
 function ioFlags(request: NbdRequest): number {
