@@ -87,7 +87,6 @@ function pump(transmission: Transmission, inbox: Inbox, outbox: Outbox, wire: Wi
       moved = true;
     }
     idle = moved ? 0 : idle + 1;
-    if (lack === 'nothing' && outbox.empty) return;
   }
 }
 
