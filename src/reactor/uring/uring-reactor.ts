@@ -210,7 +210,11 @@ export class UringReactor implements Reactor, StreamContext {
       else ended?.();
     });
     const next = (result: number): void => {
-      const arm = (): void => this.ring.prepare(accept, IORING_OP.ACCEPT, fd, 0, 0, 0, 0o2000000);
+      const arm = (): void => {
+        // It may have been closed while this waited.
+        if (open) this.ring.prepare(accept, IORING_OP.ACCEPT, fd, 0, 0, 0, 0o2000000);
+        else ended?.();
+      };
       // Out of descriptors or memory: accepting again at once would spin.
       if (result >= 0 || result === -EAGAIN) arm();
       else this.after(100, arm);
