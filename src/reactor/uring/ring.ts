@@ -28,8 +28,14 @@ const SQ_CQ_OVERFLOW = 1 << 1;
 const SQ_TASKRUN = 1 << 2;
 
 const EINTR = 4;
+const EAGAIN = 11;
 const EBUSY = 16;
 const ETIME = 62;
+/**
+ * [io_uring_enter(2)] EBUSY: the completion queue is full; draining it helps. EAGAIN: the kernel is short of memory for
+ * requests; "the application should wait for some completions and try again". ETIME, EINTR: the wait ended early.
+ */
+const PASSING: readonly number[] = [EINTR, EAGAIN, EBUSY, ETIME];
 
 /** [io_uring_enter(2)] operations. */
 export const IORING_OP = {
@@ -141,7 +147,8 @@ export class Ring {
     offset: number,
     opFlags: number,
   ): void {
-    if (this.#tail - (Atomics.load(this.#word, this.#sqHead) | 0) > this.#sqMask) this.#submit();
+    const queued = distance(Atomics.load(this.#word, this.#sqHead), this.#tail);
+    if (queued > this.#sqMask) this.#submit();
     if (done.slot < 0) done.slot = this.#freeSlots.pop() ?? this.#slots.length;
     this.#slots[done.slot] = done;
     const sqe = this.#sqe;
@@ -173,7 +180,7 @@ export class Ring {
 
   /** Operations prepared and not yet with the kernel. */
   get prepared(): number {
-    return (this.#tail - this.#submitted) | 0;
+    return distance(this.#submitted, this.#tail);
   }
 
   /** Whether completions wait, without a system call. */
@@ -247,11 +254,15 @@ export class Ring {
     }
     const result = sys.ioUringEnter(this.#fd, this.prepared, wait, flags, argument, argumentBytes);
     this.#submitted = Atomics.load(this.#word, this.#sqHead);
-    // EBUSY: the completion queue is full; draining it helps. ETIME, EINTR: the wait ended early.
-    if (result < 0 && result !== -ETIME && result !== -EINTR && result !== -EBUSY) {
+    if (result < 0 && !PASSING.includes(-result)) {
       throw new Error(`io_uring_enter failed: errno ${-result}`);
     }
   }
+}
+
+/** From one position of a ring to a later one: positions are 32 bits wide and start over, below zero here. */
+export function distance(from: number, to: number): number {
+  return (to - from) | 0;
 }
 
 function setup(params: Region, flags: number): number {
