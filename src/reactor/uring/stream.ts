@@ -55,6 +55,8 @@ export class UringStream implements Stream {
   #sending: Segments | null = null;
   #sentBytes = 0;
   #closed: (() => void) | null = null;
+  /** The bridge has been given the descriptor's number: it must not come to mean another one before that settles. */
+  #bridging = false;
 
   constructor(context: StreamContext, fd: number, peer: string) {
     this.#context = context;
@@ -128,6 +130,7 @@ export class UringStream implements Stream {
 
   #finishClose(): void {
     if (this.#closed === null || this.#receiving || this.#sending !== null || this.#fd < 0) return;
+    if (this.#bridging) return;
     this.#context.ring.forget(this.#receive);
     this.#context.ring.forget(this.#send);
     sys.close(this.#fd);
@@ -137,10 +140,13 @@ export class UringStream implements Stream {
 
   startTls(settings: TlsSettings, ready: (error: string | null) => void): void {
     assert(!this.#receiving && this.#sending === null, 'TLS starts between messages');
+    this.#bridging = true;
     this.#context.bridgeTls(this.#fd, settings).then(
       (plain) => {
+        this.#bridging = false;
         if (this.#closed !== null) {
           sys.close(plain);
+          this.#finishClose();
           return;
         }
         // The bridge has a descriptor of its own for the cipher text; this stream goes on with the plain side.
@@ -149,6 +155,8 @@ export class UringStream implements Stream {
         ready(null);
       },
       (error: unknown) => {
+        this.#bridging = false;
+        this.#finishClose();
         if (this.#closed === null) ready(error instanceof Error ? error.message : String(error));
       },
     );
