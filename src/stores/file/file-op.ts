@@ -19,9 +19,6 @@ const EOPNOTSUPP = -95;
 const WAY = { PUNCH_HOLE: 0, ZERO_RANGE: 1, WRITE: 2 } as const;
 type Way = (typeof WAY)[keyof typeof WAY];
 
-/** The most idle ops kept for reuse by one reactor. */
-const KEPT_OPS = 4096;
-
 /** Who is told that an op has ended, and reuses it. */
 export interface FileOpOwner {
   opDone(op: FileOp, io: Io, error: BlockErrorCode | null): void;
@@ -301,7 +298,10 @@ export class FileOp extends Completion implements BounceWaiter {
   }
 }
 
-/** Idle ops of one reactor, shared by all its files: a reactor's places for them are not given back. */
+/**
+ * Idle ops of one reactor, shared by all its files. All are kept, as many as were ever in flight together: an op that was
+ * dropped would keep its place in the reactor for ever.
+ */
 export class FileOpPool {
   readonly #free: FileOp[] = [];
 
@@ -310,7 +310,7 @@ export class FileOpPool {
   }
 
   give(op: FileOp): void {
-    if (this.#free.length < KEPT_OPS) this.#free.push(op);
+    this.#free.push(op);
   }
 }
 
