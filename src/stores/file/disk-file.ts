@@ -1,4 +1,4 @@
-import { closeSync, fstatSync } from 'node:fs';
+import { closeSync, fstatSync, type Stats } from 'node:fs';
 import type { Timer } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import { formatSize } from '../../base/units.ts';
@@ -254,12 +254,21 @@ export class DiskFile implements SyncTarget {
     });
   }
 
-  /** Also asked where a hole could be a missing end. */
-  look(): void {
-    if (this.isBlockDevice) return;
-    const { size, nlink } = fstatSync(this.fd);
+  /** Also asked where a hole could be a missing end. False: nobody can say. */
+  look(): boolean {
+    if (this.isBlockDevice) return true;
+    let stats: Stats;
+    try {
+      stats = fstatSync(this.fd);
+    } catch (error) {
+      // A file server that has lost it (ESTALE), a FUSE program that has died: requests say so themselves.
+      this.lines.sayOnce('look', `it cannot be looked at any more: ${messageOf(error)}`);
+      return false;
+    }
+    const { size, nlink } = stats;
     if (size < this.facts.sizeBytes) this.endReached(size);
     if (nlink === 0) this.unlinked();
+    return true;
   }
 
   /** A read came to an end at byte `at`, inside the disk. */

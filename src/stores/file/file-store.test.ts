@@ -1,5 +1,13 @@
 import assert from 'node:assert/strict';
-import { readFileSync, truncateSync, unlinkSync } from 'node:fs';
+import {
+  closeSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  truncateSync,
+  unlinkSync,
+} from 'node:fs';
 import { after, afterEach, beforeEach, describe, test } from 'node:test';
 import { letEventLoopRun } from '../../base/event-loop.ts';
 import { KiB, MiB } from '../../base/units.ts';
@@ -22,6 +30,15 @@ const SIZE_BYTES = 4 * MiB;
 const PUNCH = FALLOCATE.PUNCH_HOLE | FALLOCATE.KEEP_SIZE;
 const ZERO = FALLOCATE.ZERO_RANGE | FALLOCATE.KEEP_SIZE;
 const EOPNOTSUPP = -95;
+
+function linkOf(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    // The directory's own descriptor is gone by now.
+    return '';
+  }
+}
 
 const code = (expected: string) => (error: { code?: string }) => error.code === expected;
 
@@ -248,6 +265,25 @@ for (const kind of REACTORS) {
       const store = await open();
       truncateSync(path, MiB);
       await assert.rejects(extents(store, 0, SIZE_BYTES), code('EIO'));
+    });
+
+    test('a file that cannot be looked at any more ends nothing, and is said once', async () => {
+      await open();
+      // As a file server that has lost the file (ESTALE) or a dead FUSE program (ENOTCONN): fstat(2) fails.
+      const fds = readdirSync('/proc/self/fd').filter(
+        (fd) => linkOf(`/proc/self/fd/${fd}`) === path,
+      );
+      assert.ok(fds.length >= 2);
+      for (const fd of fds) closeSync(Number(fd));
+      try {
+        reactor.fireTimers();
+        reactor.fireTimers();
+      } finally {
+        // The numbers are the store's to close.
+        for (const _ of fds) openSync('/dev/null', 'r');
+      }
+      assert.equal(lines.length, 1);
+      assert.match(lines[0] ?? '', /cannot be looked at/);
     });
 
     test('a file deleted while it is served is said once, and still served', async () => {

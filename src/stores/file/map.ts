@@ -34,8 +34,7 @@ export function fillExtents(io: Io, file: DiskFile): BlockErrorCode | null {
     if (data < 0 && data !== ENXIO) return codeOfErrno(-data);
     if (data === ENXIO) {
       // No data from here on: a hole, or a file that somebody cut.
-      file.look();
-      if (file.endBytes < end) return 'EIO';
+      if (!file.look() || file.endBytes < end) return 'EIO';
     }
     // Holes shrink and data grow to whole blocks: data called a hole would be lost in a copy.
     const dataStart = data === ENXIO ? end : Math.min(end, roundDown(data, blockBytes));
