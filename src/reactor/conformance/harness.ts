@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { letEventLoopRun } from '../../base/event-loop.ts';
 import type { Prng } from '../../base/prng.ts';
+import { KiB } from '../../base/units.ts';
 import { Region, Segments } from '../../block/memory.ts';
 import { openReactor } from '../open.ts';
 import type { Page } from '../page-pool.ts';
@@ -13,6 +14,9 @@ import type { Stream, StreamOwner } from '../reactor.ts';
 import { bridgeTls } from '../tls-bridge.ts';
 
 // For tests of any reactor: streams and files as promises, with the rules of their interfaces checked on the way.
+
+/** Tests move up to 200 KiB at once through one page. */
+const PAGE_BYTES = 256 * KiB;
 
 export type Kind = Reactor['kind'];
 
@@ -42,7 +46,7 @@ export class Bench {
   }
 
   static async open(kind: Kind): Promise<Bench> {
-    const { reactor } = await openReactor(kind, { bridgeTls, pageLimit: 1000 });
+    const { reactor } = await openReactor(kind, { bridgeTls, pageBytes: PAGE_BYTES, pageLimit: 1000 });
     assert.equal(reactor.kind, kind);
     return new Bench(reactor);
   }
