@@ -8,11 +8,12 @@ import { UringReactor } from './uring-reactor.ts';
 
 const skip = await unavailable('io_uring');
 
+const bridgeTls = (): Promise<number> => Promise.reject(new Error('no TLS here'));
+
 void test(
   'a listener closes while it waits to accept again after an error',
   { skip, timeout: 5000 },
   async () => {
-    const bridgeTls = (): Promise<number> => Promise.reject(new Error('no TLS here'));
     const reactor = new UringReactor({ pageBytes: 4096, pageLimit: 4, bridgeTls });
     const { family, region, length } = await sockets.sockAddr({
       kind: 'tcp',
