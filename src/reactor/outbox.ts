@@ -3,6 +3,11 @@ import { type Region, Segments } from '../block/memory.ts';
 import type { Page, PagePool } from './page-pool.ts';
 import type { Stream } from './reactor.ts';
 
+const MEMORY_PAGE_BYTES = 4096;
+
+/** Answers from this size on are worth the room that laying them in step with the kernel's pages costs. */
+const LARGE_BYTES = 32 * 1024;
+
 /** Segments on their way, with the pages that hold them. */
 class Batch {
   readonly segments: Segments = new Segments();
@@ -68,7 +73,10 @@ export class Outbox {
     for (;;) {
       if (this.#page !== null) {
         if (this.#page.exclusive) this.#used = 0;
-        const start = Math.ceil((this.#used + alignAt) / alignment) * alignment - alignAt;
+        const start =
+          alignment === 1 && bytes >= LARGE_BYTES
+            ? this.#inStep(this.#used)
+            : Math.ceil((this.#used + alignAt) / alignment) * alignment - alignAt;
         if (start + bytes <= this.#page.sizeBytes) {
           this.#used = start + bytes;
           this.page = this.#page;
@@ -80,6 +88,14 @@ export class Outbox {
       this.#used = 0;
       if (this.#page === null) return -1;
     }
+  }
+
+  /**
+   * The first place from `used` on that lies in its memory page as the answer will lie in the kernel's, when it is said
+   * next: copies between memory that is out of step take up to half as long again (docs/benchmarks.md).
+   */
+  #inStep(used: number): number {
+    return used + ((this.#filling.segments.totalBytes - used) & (MEMORY_PAGE_BYTES - 1));
   }
 
   /** Gives back the end of the last reservation, [to, from), when nothing has been reserved behind it. */

@@ -22,7 +22,7 @@ const MEMORY_PREFIX = 'memory:';
  */
 const PAGES_PER_CONNECTION = 3;
 /** So that a few connections can have deep queues: 25 MiB. */
-const LEAST_PAGES = 192;
+const LEAST_PAGES = 96;
 
 export interface DataPlaneHooks {
   readonly log: (level: LogLevel, line: string) => void;

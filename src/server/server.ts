@@ -70,6 +70,7 @@ class ServerHandle {
   #nextId = 1;
   #final: readonly DiskCounters[] | null = null;
   #stop: Promise<void> | null = null;
+  #died: AssertionError | null = null;
 
   constructor(worker: Worker, log: (level: LogLevel, line: string) => void) {
     this.#worker = worker;
@@ -88,6 +89,7 @@ class ServerHandle {
       worker.on('error', (error) => {
         const why = error instanceof Error ? error.message : String(error);
         const died = new AssertionError(`the data plane died: ${why}`, { cause: error });
+        this.#died = died;
         for (const waiting of this.#waiting.values()) waiting.reject(died);
         reject(died);
       });
@@ -120,6 +122,7 @@ class ServerHandle {
   #ask(
     question: { type: 'counters' | 'stop' } | { type: 'resume'; exportName: string },
   ): Promise<readonly DiskCounters[]> {
+    if (this.#died !== null) return Promise.reject(this.#died);
     const id = this.#nextId;
     this.#nextId += 1;
     return new Promise((resolve, reject) => {

@@ -14,7 +14,7 @@ import { hostileConversation } from './hostile-client.ts';
 import { fail, type FuzzTarget } from './target.ts';
 
 const KiB = 1024;
-const PAGE_BYTES = 132 * KiB;
+const PAGE_BYTES = 272 * KiB;
 const MAX_TURNS = 200_000;
 
 /** Shared by all runs of this process: what one connection leaves in a page must not be seen by the next. */

@@ -2,6 +2,7 @@ import { Prng } from '../../src/base/prng.ts';
 import type { Segments } from '../../src/block/memory.ts';
 import { Disk } from '../../src/durability/disk.ts';
 import { type Lack, Transmission } from '../../src/protocols/nbd/transmission.ts';
+import { NBD_HEADER } from '../../src/protocols/nbd/wire.ts';
 import { Inbox } from '../../src/reactor/inbox.ts';
 import { Outbox } from '../../src/reactor/outbox.ts';
 import type { Stream } from '../../src/reactor/reactor.ts';
@@ -36,7 +37,7 @@ export const fuzzTransmission: FuzzTarget = (seed) => {
 
   // What a run that failed has left behind is not this one's.
   if (pool.inUse > 0) pool = new PoisoningPool(PAGE_BYTES, SMALL_POOL_PAGES);
-  const inbox = new Inbox(pool);
+  const inbox = new Inbox(pool, NBD_HEADER.REQUEST);
   const outbox = new Outbox(pool);
   const wire = new Wire(explainer, bytes, prng);
   let reason: string | null | undefined;

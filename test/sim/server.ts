@@ -43,7 +43,7 @@ export interface ServerOptions {
   readonly log: (line: string) => void;
 }
 
-const PAGE_BYTES = 132 * 1024;
+const PAGE_BYTES = 272 * 1024;
 
 /** One server process: real connections, sessions, disk and state over a simulated reactor and store. */
 export class SimServer {

@@ -6,7 +6,7 @@ import type { OptionValues } from '../parse.ts';
  * Connections served at one time without --shared: many times what one virtual machine or one nbdcopy opens (4 to 16),
  * and few enough that their receive buffers stay within tens of megabytes.
  */
-export const DEFAULT_MAX_CONNECTIONS = 128;
+export const DEFAULT_MAX_CONNECTIONS = 64;
 
 /** More than a process has descriptors for on common settings [getrlimit(2)]; catches slips of the hand. */
 const MOST_CONNECTIONS = 65_535;

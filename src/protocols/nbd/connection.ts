@@ -14,8 +14,8 @@ import {
   type TlsMode,
 } from './handshake.ts';
 import { HANDSHAKE_TIMEOUT_MS, CLOSE_TIMEOUT_MS } from './limits.ts';
-import { Transmission, type TransmissionHost } from './transmission.ts';
-import { NBD_REP_ERR } from './wire.ts';
+import { type Lack, Transmission, type TransmissionHost } from './transmission.ts';
+import { NBD_HEADER, NBD_REP_ERR } from './wire.ts';
 
 /** What all connections of a server share. */
 export interface ConnectionContext {
@@ -64,7 +64,7 @@ export class NbdConnection implements StreamOwner, HandshakeHost, TransmissionHo
   constructor(context: ConnectionContext, stream: Stream) {
     this.#context = context;
     this.#stream = stream;
-    this.#inbox = new Inbox(context.reactor.pool);
+    this.#inbox = new Inbox(context.reactor.pool, NBD_HEADER.REQUEST);
     this.#outbox = new Outbox(context.reactor.pool);
     this.#handshake = new ServerHandshake(this, context.tlsMode);
     context.reactor.pool.join();
@@ -208,7 +208,7 @@ export class NbdConnection implements StreamOwner, HandshakeHost, TransmissionHo
     }
   }
 
-  #understand(): 'bytes' | 'room' | 'nothing' {
+  #understand(): Lack {
     // Also when leaving: long reads that were taken go on until they are answered.
     if (this.#transmission !== null) return this.#transmission.advance();
     if (this.#leaving) return 'nothing';
@@ -282,12 +282,14 @@ export class NbdConnection implements StreamOwner, HandshakeHost, TransmissionHo
   }
 }
 
+/** 127.0.0.0/8 and ::1, as IPv6 writes them too; the ring writes addresses out, without `::`. */
+const LOOPBACK = /^(127\.|\[::1\]|\[(0:){7}1\]|\[::ffff:127\.|\[(0:){5}ffff:7f)/;
+
 /**
  * A client on this host cannot outlive a crash of it; another one can, and is known by its address without the port.
  */
 function peerOf(peer: string): Peer {
   const host = /^tcp (.*):\d+$/.exec(peer)?.[1] ?? '';
-  const local =
-    host === '' || host.startsWith('127.') || host === '[::1]' || host === '[0:0:0:0:0:0:0:1]';
+  const local = host === '' || LOOPBACK.test(host);
   return { resumable: !local, key: host };
 }

@@ -150,7 +150,8 @@ function extendedHeader(
   view.setUint16(at + 6, type);
   view.setUint32(at + 8, request.cookieHigh);
   view.setUint32(at + 12, request.cookieLow);
-  writeU64(view, at + 16, request.offset);
+  view.setUint32(at + 16, request.offsetHigh);
+  view.setUint32(at + 20, request.offsetLow);
   writeU64(view, at + 24, length);
 }
 

@@ -5,6 +5,9 @@ import type { Page } from '../../reactor/page-pool.ts';
 export class NbdRequest {
   cookieHigh = 0;
   cookieLow = 0;
+  /** The offset as it came: extended replies give it back unchanged. */
+  offsetHigh = 0;
+  offsetLow = 0;
   type = 0;
   flags = 0;
   /** Bytes, as the client asked. */

@@ -53,7 +53,7 @@ class Bench {
     this.device = new SlowReads(changes);
     this.pool = new PagePool(PAGE_BYTES, pages, (bytes) => Region.plain(bytes));
     this.pool.join();
-    this.#inbox = new Inbox(this.pool);
+    this.#inbox = new Inbox(this.pool, NBD_HEADER.REQUEST);
     this.outbox = new Outbox(this.pool);
     const result = {
       exportName: '',

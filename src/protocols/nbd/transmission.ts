@@ -196,6 +196,8 @@ export class Transmission implements IoOwner {
     const request = this.#requests.take();
     request.cookieHigh = view.getUint32(at + 8);
     request.cookieLow = view.getUint32(at + 12);
+    request.offsetHigh = view.getUint32(at + 16);
+    request.offsetLow = view.getUint32(at + 20);
     request.type = type;
     request.flags = flags;
     request.offset = offset;

@@ -46,7 +46,11 @@ export class Bench {
   }
 
   static async open(kind: Kind): Promise<Bench> {
-    const { reactor } = await openReactor(kind, { bridgeTls, pageBytes: PAGE_BYTES, pageLimit: 1000 });
+    const { reactor } = await openReactor(kind, {
+      bridgeTls,
+      pageBytes: PAGE_BYTES,
+      pageLimit: 1000,
+    });
     assert.equal(reactor.kind, kind);
     return new Bench(reactor);
   }
