@@ -92,7 +92,7 @@ export class Outbox {
 
   /**
    * The first place from `used` on that lies in its memory page as the answer will lie in the kernel's, when it is said
-   * next: copies between memory that is out of step take up to half as long again (docs/benchmarks.md).
+   * next: copies between memory that is out of step take longer (docs/benchmarks.md).
    */
   #inStep(used: number): number {
     return used + ((this.#filling.segments.totalBytes - used) & (MEMORY_PAGE_BYTES - 1));

@@ -15,8 +15,8 @@ export abstract class Completion {
 
 /** How the reactor may do a file's requests; found by probing the file once (`Reactor.probeFile`). */
 export interface FileTraits {
-  /** A read of cached data cannot wait, or says so (RWF_NOWAIT): try it at once before queueing it. */
-  readonly inlineRead: 'never' | 'nowait' | 'always';
+  /** A read cannot wait for a drive (memory file systems): do it at once. */
+  readonly inlineRead: boolean;
   /** A write cannot wait for a drive (memory file systems): do it at once. */
   readonly inlineWrite: boolean;
   /** RWF_DSYNC works: one write can be made stable by itself. */

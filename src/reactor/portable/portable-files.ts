@@ -6,7 +6,7 @@ import { negatedErrno } from './errno.ts';
 import { libcOrNull, type Libc } from './libc.ts';
 
 /** Everything goes through libuv's thread pool, so nothing can be tried at once, and Node cannot ask for RWF_DSYNC. */
-const TRAITS: FileTraits = Object.freeze({ inlineRead: 'never', inlineWrite: false, dsync: false });
+const TRAITS: FileTraits = Object.freeze({ inlineRead: false, inlineWrite: false, dsync: false });
 
 const EBADF = 9;
 const ENXIO = 6;

@@ -33,7 +33,7 @@ export class UringFiles implements Files {
     const magic = sys.fileSystemMagic(fd, this.#scratch.region);
     const memory = magic === TMPFS_MAGIC || magic === RAMFS_MAGIC;
     // RWF_DSYNC is a flag of the call (Linux 4.7), good on every file system.
-    return { inlineRead: memory ? 'always' : 'never', inlineWrite: memory, dsync: true };
+    return { inlineRead: memory, inlineWrite: memory, dsync: true };
   }
 
   read(
@@ -47,13 +47,13 @@ export class UringFiles implements Files {
     if (segments.count === 1) {
       const address = start(segments, skip);
       const length = segments.totalBytes - skip;
-      if (traits.inlineRead === 'always') done.complete(sys.pread(fd, address, length, offset));
+      if (traits.inlineRead) done.complete(sys.pread(fd, address, length, offset));
       else this.#ring.prepare(done, IORING_OP.READ, fd, address, length, offset, 0);
       return;
     }
     const iovecs = this.#scratch.iovecs(segments, skip);
     const count = this.#scratch.count;
-    if (traits.inlineRead === 'always') done.complete(sys.preadv2(fd, iovecs, count, offset, 0));
+    if (traits.inlineRead) done.complete(sys.preadv2(fd, iovecs, count, offset, 0));
     else this.#ring.prepare(done, IORING_OP.READV, fd, iovecs, count, offset, 0);
   }
 

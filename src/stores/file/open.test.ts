@@ -25,7 +25,7 @@ import {
   writeStateFile,
 } from '../../durability/state-file.ts';
 import type { FileStore } from './file-store.ts';
-import { openFileStore, stateFilePath, type FileStoreOptions } from './open.ts';
+import { openFileStore, stateFilePath, syncOrPoison, type FileStoreOptions } from './open.ts';
 import { escapeId } from './state-path.ts';
 import { openFaultyReactor, storeOptions, TestDirectory, type FaultyReactor } from './testing.ts';
 
@@ -406,3 +406,26 @@ async function refusesMounted(context: TestContext, device: string, state: strin
   await read(reader, 0, 512);
   await reader.close();
 }
+
+/** A sync that fails with `code`. */
+function failing(code: string): () => never {
+  return () => {
+    throw Object.assign(new Error(code), { code });
+  };
+}
+
+test('P5: a sync that fails at open is on record before the open is refused', () => {
+  const recorded: string[] = [];
+  const state = { syncFailed: (error: string) => recorded.push(error) };
+  for (const code of ['EIO', 'ENOSPC', 'EDQUOT']) {
+    assert.throws(() => syncOrPoison(failing(code), state), { code });
+  }
+  assert.deepEqual(recorded, ['EIO', 'EIO', 'EIO']);
+  // These say that there was nothing to sync, not that something was lost.
+  for (const code of ['EROFS', 'EINVAL', 'EACCES']) {
+    assert.throws(() => syncOrPoison(failing(code), state), { code });
+  }
+  assert.throws(() => syncOrPoison(failing('EIO'), null), { code: 'EIO' });
+  syncOrPoison(() => {}, state);
+  assert.equal(recorded.length, 3);
+});

@@ -130,7 +130,7 @@ function openFirst(reactor: Reactor, options: FileStoreOptions, stats: Stats): D
     const lock = new ImageLock(pair.data, options.path);
     lock.acquire(!options.readOnly);
     const state = options.readOnly ? null : openState(options, realPath, stats);
-    syncBeforeTrust(pair, realPath, stats, options);
+    syncBeforeTrust(pair, realPath, stats, options, state);
     const { warn, onSyncError } = options;
     const file = new DiskFile(reactor, pair, lock, facts, warn, onSyncError);
     if (state !== null) file.setState(state);
@@ -171,7 +171,7 @@ function joinFile(file: DiskFile, options: FileStoreOptions, stats: Stats): void
     const { punches } = readFacts(file.reactor, pair.data, facts.realPath, stats, options);
     file.lock.acquire(true);
     const state = openState(options, facts.realPath, stats);
-    syncBeforeTrust(pair, facts.realPath, stats, options);
+    syncBeforeTrust(pair, facts.realPath, stats, options, state);
     file.becomeWritable(pair, state, options.onSyncError, punches);
   } catch (error) {
     closePair(pair);
@@ -190,9 +190,10 @@ function syncBeforeTrust(
   realPath: string,
   stats: Stats,
   options: FileStoreOptions,
+  state: DiskState | null,
 ): void {
   try {
-    fsyncSync(pair.sync);
+    syncOrPoison(() => fsyncSync(pair.sync), state);
     if (stats.isFile()) syncDirectory(realPath);
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code ?? '';
@@ -205,6 +206,21 @@ function syncBeforeTrust(
         : 'check the storage beneath it and the disk itself',
       { cause: error },
     );
+  }
+}
+
+/**
+ * P5: the kernel reports a failed write-back once. Whoever is told of it here and only gives up would let the next start
+ * sync without an error and trust what is lost, so it goes on record first. Errors that say that nothing was tried do not.
+ */
+export function syncOrPoison(sync: () => void, state: Pick<DiskState, 'syncFailed'> | null): void {
+  try {
+    sync();
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code ?? '';
+    if (code === 'EIO' || code === 'ENOSPC' || code === 'EDQUOT')
+      state?.syncFailed('EIO', () => {});
+    throw error;
   }
 }
 
