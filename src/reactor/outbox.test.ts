@@ -95,6 +95,21 @@ void test('without memory a reservation fails, and all memory comes back', () =>
   assert.equal(pool.inUse, 0);
 });
 
+void test('a copy says what there is memory for, and the rest later', () => {
+  const pool = makePool(1);
+  const outbox = new Outbox(pool);
+  const sink = new Sink();
+  const bytes = Uint8Array.from({ length: PAGE + 100 }, (_, i) => i % 251);
+  const said = outbox.sayCopy(bytes);
+  assert.equal(said, PAGE);
+  assert.equal(outbox.sayCopy(bytes.subarray(said)), 0);
+  outbox.pump(sink.stream);
+  outbox.sent();
+  assert.equal(outbox.sayCopy(bytes.subarray(said)), 100);
+  outbox.pump(sink.stream);
+  assert.deepEqual(Buffer.concat(sink.sent), Buffer.from(bytes));
+});
+
 void test('an inbox fills a page from where a first payload is page-aligned, and uses it again', () => {
   const pool = makePool();
   const inbox = new Inbox(pool, 28);

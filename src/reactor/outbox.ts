@@ -119,17 +119,17 @@ export class Outbox {
     this.#filling.append(this.#later);
   }
 
-  /** Copies and says any number of bytes. False when the pool is empty: some may have been said. */
-  sayCopy(bytes: Uint8Array): boolean {
+  /** Copies and says as many of the bytes as there is memory for. Returns how many. */
+  sayCopy(bytes: Uint8Array): number {
     const piece = this.#pool.pageBytes >> 1;
     for (let done = 0; done < bytes.length; done += piece) {
       const part = bytes.subarray(done, done + piece);
       const start = this.reserve(part.length);
-      if (start < 0) return false;
+      if (start < 0) return done;
       this.page.region.bytes.set(part, start);
       this.say(this.page, start, part.length);
     }
-    return true;
+    return bytes.length;
   }
 
   /** Hands the gathered batch to the stream unless one is still on its way. */

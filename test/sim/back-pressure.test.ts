@@ -120,3 +120,24 @@ for (const form of ['simple', 'structured'] as const) {
     assert.equal(bench.pool.inUse, 0);
   });
 }
+
+test('a client that comes when there is no memory waits for its greeting, and is served', () => {
+  const bench = new Bench();
+  const taken = Array.from({ length: PAGES }, () => bench.pool.take());
+  assert.equal(bench.pool.take(), null);
+  const { stream, heard } = bench.connect();
+  for (const bytes of negotiation(true)) stream.write(bytes);
+  bench.until(50);
+  assert.equal(heard(), 0);
+  assert.equal(bench.ended.length, 0, 'it is not sent away');
+  for (const page of taken) page?.release();
+  bench.until(50);
+  const before = heard();
+  assert.ok(before > 18, `the greeting and the answers: ${before} bytes`);
+  stream.write(request(NBD_CMD.READ, 4096));
+  bench.until(50);
+  assert.equal(heard() - before, 28 + 4096);
+  stream.cut(false);
+  bench.until(100);
+  assert.equal(bench.pool.inUse, 0);
+});

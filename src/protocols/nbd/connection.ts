@@ -52,6 +52,8 @@ export class NbdConnection implements StreamOwner, HandshakeHost, TransmissionHo
   #scheduled = false;
   #waitsForMemory = false;
   #tlsWanted = false;
+  /** Of the handshake; at most what one option is answered with. */
+  readonly #unsaid: Uint8Array[] = [];
   readonly #run: () => void = () => {
     this.#scheduled = false;
     this.#work();
@@ -131,8 +133,9 @@ export class NbdConnection implements StreamOwner, HandshakeHost, TransmissionHo
   // HandshakeHost
 
   send(bytes: Uint8Array): void {
-    if (!this.#outbox.sayCopy(bytes)) this.#end('no memory for the handshake');
-    else this.progress();
+    this.#unsaid.push(bytes);
+    this.#sayRest();
+    this.progress();
   }
 
   startTls(): void {
@@ -192,9 +195,10 @@ export class NbdConnection implements StreamOwner, HandshakeHost, TransmissionHo
     let lack = this.#understand();
     if (this.#closed) return;
     this.#outbox.pump(this.#stream);
-    if (this.#tlsWanted && this.#outbox.empty && !this.#receiving) this.#beginTls();
+    const silent = this.#outbox.empty && this.#unsaid.length === 0;
+    if (this.#tlsWanted && silent && !this.#receiving) this.#beginTls();
     if (this.#leaving) {
-      if (this.#outbox.empty && (this.#transmission?.inFlight ?? 0) === 0) {
+      if (silent && (this.#transmission?.inFlight ?? 0) === 0) {
         this.#end(null);
         return;
       }
@@ -208,7 +212,22 @@ export class NbdConnection implements StreamOwner, HandshakeHost, TransmissionHo
     }
   }
 
+  /** Says what the handshake has said and there was no memory for. False: there still is none. */
+  #sayRest(): boolean {
+    for (;;) {
+      const first = this.#unsaid[0];
+      if (first === undefined) return true;
+      const said = this.#outbox.sayCopy(first);
+      if (said < first.length) {
+        this.#unsaid[0] = first.subarray(said);
+        return false;
+      }
+      this.#unsaid.shift();
+    }
+  }
+
   #understand(): Lack {
+    if (!this.#sayRest()) return 'room';
     // Also when leaving: long reads that were taken go on until they are answered.
     if (this.#transmission !== null) return this.#transmission.advance();
     if (this.#leaving) return 'nothing';
