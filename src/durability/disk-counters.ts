@@ -51,14 +51,18 @@ export interface DiskTally {
   readonly discards: number;
   readonly zeroes: number;
   readonly flushesAsked: number;
+  /** Waited for a sync already running that covered them. */
   readonly flushesJoined: number;
+  /** Shared a sync with at least one other that was waiting. */
   readonly flushesMerged: number;
+  /** Needed no sync. */
   readonly flushesLeftOut: number;
   readonly syncs: number;
   readonly syncsFailed: number;
   readonly fuaNative: number;
   readonly fuaEmulated: number;
   readonly failed: number;
+  /** Mutations completed and not yet known stable, and an upper bound of their bytes. */
   readonly unstableWrites: number;
   readonly unstableBytes: number;
   readonly poisoned: boolean;

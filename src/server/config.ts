@@ -1,3 +1,4 @@
+import type { DiskTally } from '../durability/disk-counters.ts';
 import type { CacheMode, SyncErrorPolicy } from '../durability/modes.ts';
 import type { SocketAddress, TlsSettings } from '../reactor/reactor.ts';
 
@@ -29,30 +30,8 @@ export interface ServerConfig {
 }
 
 /** One disk's counters since the start: the JSON line of SIGUSR2 and of the exit. Bytes are payload. */
-export interface DiskCounters {
+export interface DiskCounters extends DiskTally {
   readonly disk: string;
   readonly export: string;
   readonly cache: CacheMode;
-  readonly reads: number;
-  readonly readBytes: number;
-  readonly writes: number;
-  readonly writtenBytes: number;
-  readonly discards: number;
-  readonly zeroes: number;
-  readonly flushesAsked: number;
-  /** Waited for a sync already running that covered them. */
-  readonly flushesJoined: number;
-  /** Shared a sync with at least one other that was waiting. */
-  readonly flushesMerged: number;
-  /** Needed no sync. */
-  readonly flushesLeftOut: number;
-  readonly syncs: number;
-  readonly syncsFailed: number;
-  readonly fuaNative: number;
-  readonly fuaEmulated: number;
-  readonly failed: number;
-  /** Mutations completed and not yet known stable, and an upper bound of their bytes. */
-  readonly unstableWrites: number;
-  readonly unstableBytes: number;
-  readonly poisoned: boolean;
 }

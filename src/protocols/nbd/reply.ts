@@ -57,17 +57,28 @@ class SimpleReplies extends ReplyForm {
   }
 }
 
-class StructuredReplies extends ReplyForm {
-  override readonly headerBytes: number = NBD_HEADER.STRUCTURED_REPLY + ERROR_BYTES;
-  override readonly dataHeaderBytes: number = NBD_HEADER.STRUCTURED_REPLY + OFFSET_BYTES;
+/** Structured and extended replies differ in their header alone. */
+class ChunkedReplies extends ReplyForm {
+  override readonly headerBytes: number;
+  override readonly dataHeaderBytes: number;
   override readonly chunked = true;
+  readonly #chunkHeader: typeof structuredHeader;
+  readonly #chunkHeaderBytes: number;
+
+  constructor(chunkHeader: typeof structuredHeader, chunkHeaderBytes: number) {
+    super();
+    this.#chunkHeader = chunkHeader;
+    this.#chunkHeaderBytes = chunkHeaderBytes;
+    this.headerBytes = chunkHeaderBytes + ERROR_BYTES;
+    this.dataHeaderBytes = chunkHeaderBytes + OFFSET_BYTES;
+  }
 
   override done(view: DataView, at: number, request: NbdRequest, error: number): number {
     const type = error === 0 ? NBD_REPLY_TYPE.NONE : NBD_REPLY_TYPE.ERROR;
     const length = error === 0 ? 0 : ERROR_BYTES;
-    structuredHeader(view, at, request, NBD_REPLY_FLAG_DONE, type, length);
-    if (error !== 0) errorPayload(view, at + NBD_HEADER.STRUCTURED_REPLY, error);
-    return NBD_HEADER.STRUCTURED_REPLY + length;
+    this.#chunkHeader(view, at, request, NBD_REPLY_FLAG_DONE, type, length);
+    if (error !== 0) errorPayload(view, at + this.#chunkHeaderBytes, error);
+    return this.#chunkHeaderBytes + length;
   }
 
   override data(
@@ -79,44 +90,17 @@ class StructuredReplies extends ReplyForm {
     last: boolean,
   ): number {
     const flags = last ? NBD_REPLY_FLAG_DONE : 0;
-    structuredHeader(view, at, request, flags, NBD_REPLY_TYPE.OFFSET_DATA, OFFSET_BYTES + length);
-    writeU64(view, at + NBD_HEADER.STRUCTURED_REPLY, offset);
-    return this.dataHeaderBytes;
-  }
-}
-
-class ExtendedReplies extends ReplyForm {
-  override readonly headerBytes: number = NBD_HEADER.EXTENDED_REPLY + ERROR_BYTES;
-  override readonly dataHeaderBytes: number = NBD_HEADER.EXTENDED_REPLY + OFFSET_BYTES;
-  override readonly chunked = true;
-
-  override done(view: DataView, at: number, request: NbdRequest, error: number): number {
-    const type = error === 0 ? NBD_REPLY_TYPE.NONE : NBD_REPLY_TYPE.ERROR;
-    const length = error === 0 ? 0 : ERROR_BYTES;
-    extendedHeader(view, at, request, NBD_REPLY_FLAG_DONE, type, length);
-    if (error !== 0) errorPayload(view, at + NBD_HEADER.EXTENDED_REPLY, error);
-    return NBD_HEADER.EXTENDED_REPLY + length;
-  }
-
-  override data(
-    view: DataView,
-    at: number,
-    request: NbdRequest,
-    offset: number,
-    length: number,
-    last: boolean,
-  ): number {
-    const flags = last ? NBD_REPLY_FLAG_DONE : 0;
-    extendedHeader(view, at, request, flags, NBD_REPLY_TYPE.OFFSET_DATA, OFFSET_BYTES + length);
-    writeU64(view, at + NBD_HEADER.EXTENDED_REPLY, offset);
+    const bytes = OFFSET_BYTES + length;
+    this.#chunkHeader(view, at, request, flags, NBD_REPLY_TYPE.OFFSET_DATA, bytes);
+    writeU64(view, at + this.#chunkHeaderBytes, offset);
     return this.dataHeaderBytes;
   }
 }
 
 export const REPLY_FORMS = {
   simple: new SimpleReplies(),
-  structured: new StructuredReplies(),
-  extended: new ExtendedReplies(),
+  structured: new ChunkedReplies(structuredHeader, NBD_HEADER.STRUCTURED_REPLY),
+  extended: new ChunkedReplies(extendedHeader, NBD_HEADER.EXTENDED_REPLY),
 } as const;
 
 // [NBD proto "Structured reply chunk message"]
