@@ -1,6 +1,9 @@
 import { MAX_EXTENTS } from './limits.ts';
 
-/** What an extent is: bits, because both are independent facts. The values are those of NBD's base:allocation. */
+/**
+ * What an extent is: bits, because both are independent facts. The values are NBD_STATE_HOLE and NBD_STATE_ZERO
+ * [NBD proto "base:allocation metadata context"], so that they travel as they are.
+ */
 export const EXTENT = {
   /** Nothing is allocated for it. */
   HOLE: 1,

@@ -53,14 +53,3 @@ export async function openReactor(
     line: `reactor: portable (${why})`,
   };
 }
-
-/** The kind asked for by HOLDFAST_REACTOR, or `auto`. Throws ConfigError on any other word. */
-export function reactorFromEnvironment(environment: NodeJS.ProcessEnv): ReactorKind {
-  const word = environment['HOLDFAST_REACTOR'] ?? 'auto';
-  const kind = REACTOR_KINDS.find((known) => known === word);
-  if (kind !== undefined) return kind;
-  throw new ConfigError(
-    `HOLDFAST_REACTOR is '${word}'`,
-    `set it to one of ${REACTOR_KINDS.join(', ')}, or leave it unset`,
-  );
-}

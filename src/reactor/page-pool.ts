@@ -35,7 +35,7 @@ export class Page {
 
 /**
  * All payload memory of one data plane: pages of one size, made on demand up to a limit, never given back to the
- * kernel. When none is left, connections stop receiving and wait in line: a flood of requests costs a bounded amount.
+ * kernel. When none is left, connections stop receiving and wait: a flood of requests costs a bounded amount.
  */
 export class PagePool {
   readonly pageBytes: number;

@@ -156,12 +156,6 @@ export const NBD_REPLY_TYPE = {
 } as const;
 export const NBD_REPLY_TYPE_ERROR_BIT = 0x8000;
 
-/** Status flags of base:allocation [NBD proto "base:allocation metadata context"]. The values of EXTENT. */
-export const NBD_STATE = {
-  HOLE: 1 << 0,
-  ZERO: 1 << 1,
-} as const;
-
 export const NBD_BASE_ALLOCATION = 'base:allocation';
 
 /** Error values [NBD proto "Error values"]: NBD_EPERM and so on. */
