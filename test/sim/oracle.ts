@@ -311,12 +311,14 @@ export class Oracle {
     const { peerKey, resumable } = op.session;
     if (resumable) this.#mustTell.delete(peerKey);
     const isTold = resumable && this.#mayTell(peerKey) && !this.#toldNow.has(peerKey);
-    if (this.poisoned && !storeMayFail && !isTold && !this.#traits.recordsPoison()) {
+    // Failed for a poison that the operator has resolved since: that one was on record when it was said.
+    const isOld = this.#resolvedAt > op.arrivedAt;
+    if (this.poisoned && !isOld && !storeMayFail && !isTold && !this.#traits.recordsPoison()) {
       this.fail(
         `P5: ${op.text} failed, and a restart would not know why: the poison is not on record`,
       );
     }
-    if (this.poisoned || storeMayFail || this.#resolvedAt > op.arrivedAt) return;
+    if (this.poisoned || storeMayFail || isOld) return;
     if (!resumable) this.fail(`P10: ${op.text} of a client on this host failed, and no sync has`);
     if (!this.#mayTell(peerKey))
       this.fail(`P10: ${op.text} failed, and ${peerKey} has nothing to be told`);
