@@ -1,6 +1,7 @@
 import type { Timers } from '../base/clock.ts';
 import type { Region, Segments } from '../block/memory.ts';
 import type { PagePool } from './page-pool.ts';
+import type { Sharing } from './sharing.ts';
 
 /**
  * One system request in flight, embedded in whoever waits for it and reused: no allocation per request. A Completion
@@ -128,6 +129,8 @@ export interface Reactor extends Timers {
   readonly files: Files;
   /** Page-aligned memory for payloads. */
   readonly pool: PagePool;
+  /** Memory and descriptors shared with other processes; null where that cannot be had (the portable reactor). */
+  readonly sharing: Sharing | null;
   listen(address: SocketAddress, accepted: (stream: Stream) => void): Promise<Listener>;
   connect(address: SocketAddress): Promise<Stream>;
   /** Runs `callback` after the current batch: how a part avoids reacting inside another's call. */

@@ -23,6 +23,8 @@ export interface PortableOptions {
  */
 export class PortableReactor implements Reactor {
   readonly kind = 'portable';
+  /** Node can neither receive descriptors nor map memory. */
+  readonly sharing = null;
   readonly files: PortableFiles = new PortableFiles();
   readonly pool: PagePool;
   readonly #listeners = new Set<Listener>();

@@ -59,6 +59,7 @@ export class UringReactor implements Reactor, StreamContext {
   readonly kind = 'io_uring';
   readonly files: Files;
   readonly pool: PagePool;
+  readonly sharing = null;
   readonly ring: Ring;
   readonly scratch: Scratch;
   readonly #timers = new TimerQueue();

@@ -140,6 +140,7 @@ export class FaultyReactor implements Reactor {
   readonly kind: Reactor['kind'];
   readonly files: FaultyFiles;
   readonly pool: PagePool;
+  readonly sharing = null;
   readonly #real: Reactor;
   readonly #timers = new Set<() => void>();
 
