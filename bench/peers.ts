@@ -11,7 +11,7 @@ import { findProgram, PEERS_FOLDER } from './programs.ts';
 const SUITE = 'trixie';
 const BACKPORTS = 'trixie-backports';
 const PACKAGES = ['nbdkit', 'nbd-server', 'fio', 'libnbd-bin', 'ca-certificates'];
-const FROM_BACKPORTS = ['qemu-utils', 'qemu-system-x86'];
+const FROM_BACKPORTS = ['qemu-utils', 'qemu-system-x86', 'qemu-block-extra'];
 const PROGRAMS = [
   'nbdkit',
   'nbd-server',
