@@ -1,0 +1,37 @@
+/** What a front-end may cost. Where the specification sets the limit, it is named. */
+
+/** The most regions in one SET_MEM_TABLE [vhost-user "Memory regions description"]: region0 to region7. */
+export const MAX_TABLE_REGIONS = 8;
+
+/**
+ * The most regions of memory in all, answered to GET_MAX_MEM_SLOTS: as many as KVM gives a guest on x86 and QEMU takes
+ * from libvhost-user, so that no front-end has to do with fewer than with another back-end. Each costs one mapping.
+ */
+export const MAX_MEMORY_SLOTS = 509;
+
+/** The most descriptors beside one message: those of a full memory table [vhost-user "Communication"]. */
+export const MAX_DESCRIPTORS = 8;
+
+/**
+ * The most descriptors that may wait for their messages. A front-end that does not wait for answers may have several
+ * messages on the way; every real one sends each with its own sendmsg(2), so a message's own are all it brings.
+ */
+export const MAX_WAITING_DESCRIPTORS = 64;
+
+/** The most of the configuration space in one message: what QEMU's messages have room for (VhostUserConfig). */
+export const MAX_CONFIG_BYTES = 256;
+
+/** The largest payload. A full memory table and a full configuration space are below 300 bytes; other messages smaller. */
+export const MAX_PAYLOAD_BYTES = 4096;
+
+/** The most queues: ring indices have eight bits in SET_VRING_KICK, CALL and ERR [vhost-user "VHOST_USER_SET_VRING_KICK"]. */
+export const MAX_QUEUES = 256;
+
+/** Unanswered bytes of messages that may wait while one is being worked on: reading stops well before. */
+export const MAX_WAITING_BYTES: number = 256 * 1024;
+
+/**
+ * The largest memory region. Address and size together stay below 2^53, where doubles are exact; no processor that runs
+ * Linux gives a process more than 2^57.
+ */
+export const MAX_ADDRESS: number = 2 ** 53 - 1;
