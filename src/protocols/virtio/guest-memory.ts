@@ -1,4 +1,5 @@
 import type { Region, Segments } from '../../block/memory.ts';
+import { MAX_ADDRESS } from './limits.ts';
 
 /** A stretch of guest memory, mapped here. Addresses and sizes in bytes, as doubles: all are below 2^53. */
 export interface MemoryRegion {
@@ -27,9 +28,14 @@ export class GuestMemory {
   /** Where the last address was found: descriptors of one guest mostly lie in one region. */
   #last: MemoryRegion | undefined;
 
-  /** Throws a RangeError when two regions overlap in the guest's addresses. */
+  /** Throws a RangeError when two regions overlap in the guest's addresses, or one ends above 2^53. */
   constructor(regions: readonly MemoryRegion[]) {
     this.regions = regions.toSorted((a, b) => a.guestAddress - b.guestAddress);
+    for (const { guestAddress, sizeBytes, region } of this.regions) {
+      if (guestAddress + sizeBytes > MAX_ADDRESS || sizeBytes > region.bytes.length) {
+        throw new RangeError('a memory region is too large');
+      }
+    }
     for (let i = 1; i < this.regions.length; i += 1) {
       const before = this.regions[i - 1] as MemoryRegion;
       if (before.guestAddress + before.sizeBytes > (this.regions[i] as MemoryRegion).guestAddress) {
@@ -47,7 +53,7 @@ export class GuestMemory {
     let at = address;
     let left = length;
     while (left > 0) {
-      const found = this.#find(at);
+      const found = this.find(at);
       if (found === undefined) return false;
       const start = at - found.guestAddress;
       const piece = Math.min(left, found.sizeBytes - start);
@@ -60,7 +66,7 @@ export class GuestMemory {
 
   /** Where `length` bytes at a guest address lie in one piece; null when they do not. */
   place(address: number, length: number): Place | null {
-    const found = this.#find(address);
+    const found = this.find(address);
     if (found === undefined) return null;
     const start = address - found.guestAddress;
     return start + length <= found.sizeBytes ? { region: found.region, start } : null;
@@ -75,7 +81,8 @@ export class GuestMemory {
     return null;
   }
 
-  #find(address: number): MemoryRegion | undefined {
+  /** The region that a guest address lies in. */
+  find(address: number): MemoryRegion | undefined {
     const last = this.#last;
     if (last !== undefined && inside(last, address)) return last;
     // A handful of regions; hundreds only with that many hotplugged memory devices.
