@@ -33,7 +33,8 @@ export interface DeviceInfo {
  *
  * 1. `submit` takes an Io that `checkIo` accepts and completes it exactly once, perhaps before it returns.
  * 2. READ fills every byte or fails. WRITE takes every byte or fails; after a failure each block is old or new.
- * 3. FLUSH makes stable every mutation completed, to anyone, before it was submitted. FUA: stable on completion.
+ * 3. FLUSH makes stable every mutation completed, to anyone, before it was submitted: with a length, at least those in
+ *    its range. FUA: stable on completion.
  * 4. Overlapping requests in flight together have no order.
  * 5. Buffers are the device's from submit to completion, and not a moment longer.
  * 6. A failed sync is not forgotten: later FLUSH and FUA fail too, until an operator acts.

@@ -46,7 +46,10 @@ export class Io {
   flags = 0;
   /** Bytes from the start of the device. */
   offset = 0;
-  /** Bytes; 0 for FLUSH. */
+  /**
+   * Bytes. FLUSH: 0 for everything; otherwise only [offset, offset + length) has to be stable, and a device that cannot
+   * tell flushes more.
+   */
   length = 0;
   /** READ: where the data goes; WRITE: where it is. The sum of the segments is `length`. */
   readonly segments: Segments = new Segments();

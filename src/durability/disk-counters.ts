@@ -57,6 +57,8 @@ export interface DiskTally {
   readonly flushesMerged: number;
   /** Needed no sync. */
   readonly flushesLeftOut: number;
+  /** Of these, flushes of a range while other parts of the disk had unstable data. */
+  readonly rangeFlushesLeftOut: number;
   readonly syncs: number;
   readonly syncsFailed: number;
   readonly fuaNative: number;
@@ -81,6 +83,7 @@ export function diskTally(requests: RequestTally, domain: FlushDomain | null): D
     flushesJoined: domain?.counters.joined ?? 0,
     flushesMerged: domain?.counters.merged ?? 0,
     flushesLeftOut: domain?.counters.leftOut ?? 0,
+    rangeFlushesLeftOut: domain?.counters.rangeLeftOut ?? 0,
     syncs: domain?.counters.syncs ?? 0,
     syncsFailed: domain?.counters.syncsFailed ?? 0,
     fuaNative: domain?.counters.fuaNative ?? 0,

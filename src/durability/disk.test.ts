@@ -253,7 +253,7 @@ for (const mode of Object.keys(CACHE_MODES) as CacheMode[]) {
   test(`P8: ${mode} does not ignore flushes`, () => {
     const at = new DiskBench(mode);
     assert.equal(at.session.info.ignoresFlush, false);
-    at.domain.mutated(1);
+    at.domain.mutated(0, 1);
     assert.ok(!at.client.flush().done);
     assert.ok(at.store.syncing);
   });

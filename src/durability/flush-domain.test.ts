@@ -53,6 +53,7 @@ test('counters: asked, joined, merged, left out', () => {
     joined: 1,
     merged: 2,
     leftOut: 2,
+    rangeLeftOut: 0,
     syncs: 2,
     syncsFailed: 0,
     fuaNative: 0,
@@ -215,7 +216,7 @@ test('a target that syncs at once, and clients that flush inside completions, do
   const chain = (): void => {
     if (left === 0) return;
     left -= 1;
-    domain.mutated(1);
+    domain.mutated(0, 1);
     const asked = new Asked(OP.FLUSH, 0, 0);
     asked.onDone = chain;
     domain.flush(asked.io);

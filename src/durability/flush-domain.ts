@@ -3,6 +3,7 @@ import type { BlockErrorCode } from '../block/errors.ts';
 import { FLAG, type Io } from '../block/io.ts';
 import { IoRing } from './io-ring.ts';
 import type { SyncErrorPolicy } from './modes.ts';
+import { TouchedRegions } from './touched-regions.ts';
 
 // The flush domain: what one sync of the host covers (an inode, an upstream), and who waits for it.
 //
@@ -48,6 +49,8 @@ export type Recorded = (error: BlockErrorCode | null) => void;
 
 export interface FlushDomainOptions {
   readonly target: SyncTarget;
+  /** Of the disk, so that flushes of a range can be told apart; without it they are flushes of everything. */
+  readonly sizeBytes?: number;
   /** What a failed sync leads to; `poison` unless said otherwise. */
   readonly policy?: SyncErrorPolicy;
   /**
@@ -80,6 +83,8 @@ export class DomainCounters {
   merged = 0;
   /** Flushes that needed no sync. */
   leftOut = 0;
+  /** Of these, flushes of a range on a disk that has unstable data elsewhere. */
+  rangeLeftOut = 0;
   syncs = 0;
   syncsFailed = 0;
   /** FUA writes stable by themselves. */
@@ -103,6 +108,7 @@ export class FlushDomain {
   /** Mutations held back. */
   readonly #parked = new IoRing<AdmitOwner>();
   readonly #startSyncs: () => void;
+  readonly #regions: TouchedRegions;
   #policy: SyncErrorPolicy;
   #completed = 0;
   #durable = 0;
@@ -125,6 +131,7 @@ export class FlushDomain {
   constructor(options: FlushDomainOptions) {
     this.#options = options;
     this.#target = options.target;
+    this.#regions = new TouchedRegions(options.sizeBytes ?? 0);
     this.#policy = options.policy ?? 'poison';
     this.#volatile = options.onFirstVolatile === undefined ? 'recorded' : 'unrecorded';
     this.#open = this.#volatile === 'recorded';
@@ -197,12 +204,12 @@ export class FlushDomain {
   }
 
   /**
-   * A mutation is done, with success or without, and the reply has not been sent. `bytes`: how many of them may now be
-   * unstable. Returns its number, the need of an emulated FUA.
+   * A mutation of the bytes from `offset` on is done, with success or without, and the reply has not been sent. Returns its number, the need of an emulated FUA.
    */
-  mutated(bytes: number): number {
+  mutated(offset: number, bytes: number): number {
     this.#completed += 1;
     this.#bytesCompleted += bytes;
+    this.#regions.touch(offset, bytes, this.#completed);
     return this.#completed;
   }
 
@@ -211,16 +218,20 @@ export class FlushDomain {
    * are stable is known, that no other change rode on it is not, and one sync too many is cheap. Failed with EIO, it
    * poisons like a sync: it was one.
    */
-  mutatedNative(bytes: number, error: BlockErrorCode | null): void {
-    this.mutated(error === null ? 0 : bytes);
+  mutatedNative(offset: number, bytes: number, error: BlockErrorCode | null): void {
+    this.mutated(offset, bytes);
+    if (error === null) this.#bytesCompleted -= bytes;
     this.counters.fuaNative += 1;
     if (error === 'EIO' && this.#health === 'well') this.#failed(error);
   }
 
-  /** FLUSH: completes `io` when everything completed by now is stable. */
+  /** FLUSH: completes `io` when everything completed by now is stable; with a range, everything in that range. */
   flush(io: Io): void {
     this.counters.asked += 1;
-    this.#await(io, this.#completed);
+    const need = io.length === 0 ? this.#completed : this.#regions.latest(io.offset, io.length);
+    const { leftOut } = this.counters;
+    this.#await(io, need);
+    if (need < this.#completed && this.counters.leftOut > leftOut) this.counters.rangeLeftOut += 1;
   }
 
   /** Emulated FUA: completes `io` when the mutation number `need`, as `mutated` returned it, is stable. */
@@ -290,7 +301,7 @@ export class FlushDomain {
     }
     if (this.#running && need <= this.#covers) this.counters.joined += 1;
     this.#waiters.push(io, need);
-    // Needs arrive in order unless a caller held its own back; then it goes before those that need more.
+    // Needs arrive in order, but for ranges and callers that held their own back: those go before what needs more.
     for (let i = this.#waiters.count - 1; i > 0 && this.#waiters.tagAt(i - 1) > need; i -= 1) {
       this.#waiters.swapBack(i);
     }

@@ -46,7 +46,7 @@ abstract class Faulty implements Flusher {
     this.target = target;
   }
 
-  mutated(_bytes: number): number {
+  mutated(_offset: number, _bytes: number): number {
     this.completed += 1;
     return this.completed;
   }
@@ -290,8 +290,8 @@ exhibit(
 
 // QEMU d402da1360 (10.1 to 11.1): emulated FUA flushed before its own write was counted.
 class FuaBeforeItsBump extends Faulty {
-  override mutated(bytes: number): number {
-    return super.mutated(bytes) - 1;
+  override mutated(offset: number, bytes: number): number {
+    return super.mutated(offset, bytes) - 1;
   }
 }
 
@@ -316,9 +316,9 @@ exhibit(
 class FlagClearedAfter extends Faulty {
   #dirty = false;
 
-  override mutated(bytes: number): number {
+  override mutated(offset: number, bytes: number): number {
     this.#dirty = true;
-    return super.mutated(bytes);
+    return super.mutated(offset, bytes);
   }
 
   override flushTo(io: Io, need: number): void {
@@ -355,9 +355,9 @@ exhibit(
 class FlagClearedBefore extends Faulty {
   #dirty = false;
 
-  override mutated(bytes: number): number {
+  override mutated(offset: number, bytes: number): number {
     this.#dirty = true;
-    return super.mutated(bytes);
+    return super.mutated(offset, bytes);
   }
 
   override flush(io: Io): void {

@@ -11,8 +11,8 @@ import type { AdmitOwner, SyncTarget } from '../../src/durability/flush-domain.t
 /** What the store asks of a flush domain, so that a faulty one can take the place of ours. */
 export interface Flusher {
   admit?(io: Io, owner: AdmitOwner): boolean;
-  mutated(bytes: number): number;
-  mutatedNative?(bytes: number, error: BlockErrorCode | null): void;
+  mutated(offset: number, bytes: number): number;
+  mutatedNative?(offset: number, bytes: number, error: BlockErrorCode | null): void;
   flush(io: Io): void;
   flushTo(io: Io, need: number): void;
   synced(error: BlockErrorCode | null): void;
@@ -132,11 +132,11 @@ export class VolatileStore implements BlockDevice, SyncTarget, AdmitOwner {
     const fua = (io.flags & FLAG.FUA) !== 0;
     if (fua && this.#native) {
       if (error === null) this.#stable.set(io.offset / BLOCK_BYTES, version);
-      this.flusher.mutatedNative?.(io.length, error);
+      this.flusher.mutatedNative?.(io.offset, io.length, error);
       io.complete(error);
       return;
     }
-    const number = this.flusher.mutated(io.length);
+    const number = this.flusher.mutated(io.offset, io.length);
     if (error === null && fua) this.flusher.flushTo(io, number);
     else io.complete(error);
   }

@@ -63,13 +63,13 @@ class Domain implements Flusher {
     return false;
   }
 
-  mutated(_bytes: number): number {
+  mutated(_offset: number, _bytes: number): number {
     this.completed += 1;
     return this.completed;
   }
 
-  mutatedNative(bytes: number, error: BlockErrorCode | null): void {
-    this.mutated(bytes);
+  mutatedNative(offset: number, bytes: number, error: BlockErrorCode | null): void {
+    this.mutated(offset, bytes);
     if (error === 'EIO') this.failed(error);
   }
 
@@ -156,9 +156,9 @@ class ClearedAfter extends Domain {
 /** crosvm disk/src/composite.rs: the flag is cleared before the sync, and the next flush does not wait for its end. */
 class ClearedBefore extends Domain {
   #dirty = false;
-  override mutated(bytes: number): number {
+  override mutated(offset: number, bytes: number): number {
     this.#dirty = true;
-    return super.mutated(bytes);
+    return super.mutated(offset, bytes);
   }
   protected override wait(io: Io, need: number): void {
     if (!this.#dirty && this.running) io.complete(null);
@@ -224,7 +224,7 @@ class AckBeforeCovering extends Domain {
 
 /** Zeroes and discards change data, and are not counted (I6). */
 class ForgetsNative extends Domain {
-  override mutatedNative(_bytes: number, error: BlockErrorCode | null): void {
+  override mutatedNative(_offset: number, _bytes: number, error: BlockErrorCode | null): void {
     // What is worse: it takes a native FUA write for a sync of everything.
     if (error === null) this.durable = this.completed;
   }

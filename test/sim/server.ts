@@ -75,6 +75,7 @@ export class SimServer {
     const { hooks } = this.state;
     const domainOptions: FlushDomainOptions = {
       target: this.store,
+      sizeBytes: this.store.info.sizeBytes,
       policy: scenario.policy,
       ...(scenario.deferredSyncs
         ? { defer: (callback: () => void) => this.reactor.defer(callback) }

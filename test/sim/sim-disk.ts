@@ -14,8 +14,8 @@ import { fillSector, type Media, readSector, SECTOR_BYTES, type SyncEnd } from '
 export interface Flusher {
   restorePoison(error: BlockErrorCode): void;
   admit(io: Io, owner: AdmitOwner): boolean;
-  mutated(bytes: number): number;
-  mutatedNative(bytes: number, error: BlockErrorCode | null): void;
+  mutated(offset: number, bytes: number): number;
+  mutatedNative(offset: number, bytes: number, error: BlockErrorCode | null): void;
   flush(io: Io): void;
   flushTo(io: Io, need: number): void;
   synced(error: BlockErrorCode | null): void;
@@ -291,14 +291,14 @@ export class SimDisk implements BlockDevice, SyncTarget, AdmitOwner, IoOwner {
       this.#failures += 1;
       this.#watcher.syncFailed();
     }
-    this.flusher.mutatedNative(io.length, error);
+    this.flusher.mutatedNative(io.offset, io.length, error);
     this.#watcher.completing(running.op);
     io.complete(error);
   }
 
   #mutated(io: Io, error: BlockErrorCode | null): void {
     this.#completed += 1;
-    const number = this.flusher.mutated(io.length);
+    const number = this.flusher.mutated(io.offset, io.length);
     this.#watcher.completing(opOf(io));
     if (error === null && (io.flags & FLAG.FUA) !== 0) this.flusher.flushTo(io, number);
     else io.complete(error);

@@ -130,6 +130,7 @@ export class DiskFile implements SyncTarget {
     this.#syncDone = new SyncDone((result) => this.#synced(result));
     this.domain = new FlushDomain({
       target: this,
+      sizeBytes: facts.sizeBytes,
       policy,
       defer: (callback) => reactor.defer(callback),
       onFirstVolatile: (recorded) => (this.state as DiskState).firstVolatile(recorded),

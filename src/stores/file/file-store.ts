@@ -106,12 +106,12 @@ export class FileStore implements BlockDevice, IoOwner, AdmitOwner, FileOpOwner 
     if (native) {
       if (error === null)
         this.#file.wroteNative(this.#file.reactor.nowMs() - op.startedMs, io.length);
-      this.domain.mutatedNative(io.length, error);
+      this.domain.mutatedNative(io.offset, io.length, error);
       io.complete(error);
       return;
     }
     // Counted before anything is answered, and failed ones too: part of one may have been done.
-    const number = this.domain.mutated(io.length);
+    const number = this.domain.mutated(io.offset, io.length);
     if (error === null && (io.flags & FLAG.FUA) !== 0) this.domain.flushTo(io, number);
     else io.complete(error);
   }
