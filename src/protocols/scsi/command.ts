@@ -40,8 +40,8 @@ export interface CommandSpec {
   /** Needs the medium to be thinly provisioned, and so on: false hides the command from this logical unit. */
   readonly offered?: (unit: LogicalUnit) => boolean;
   /**
-   * Checks the CDB and fills the plan of the task. False: refused, with `unit.refuse(task, …)`. No allocation for
-   * commands of the hot path (READ, WRITE).
+   * Checks the CDB and fills the plan of the task. False: refused, with `unit.refuse(task, …)`, or it goes on later with
+   * `unit.planned(task)`. No allocation for commands of the hot path (READ, WRITE).
    */
   readonly plan: (unit: LogicalUnit, task: ScsiTask) => boolean;
   /**

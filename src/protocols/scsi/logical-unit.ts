@@ -141,6 +141,16 @@ export class LogicalUnit {
     this.tasks.add(task);
   }
 
+  /** The plan of a task is made: it is the transport's turn. */
+  planned(task: ScsiTask): void {
+    if (task.aborted) {
+      this.finish(task);
+      return;
+    }
+    task.begun = true;
+    task.owner.taskReady(task);
+  }
+
   /** For ScsiTarget: the transport has collected what the command takes. */
   execute(task: ScsiTask): void {
     task.begun = false;
@@ -241,9 +251,7 @@ export class LogicalUnit {
       this.refuse(task, SENSE_KEY.DATA_PROTECT, code);
       return;
     }
-    if (!command.plan(this, task)) return;
-    task.begun = true;
-    task.owner.taskReady(task);
+    if (command.plan(this, task)) this.planned(task);
   }
 
   #refuseUnknown(task: ScsiTask): void {

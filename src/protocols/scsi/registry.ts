@@ -1,12 +1,22 @@
 import type { CommandSpec } from './command.ts';
+import { CAPACITY_COMMANDS } from './commands/capacity.ts';
+import { READ_WRITE_COMMANDS } from './commands/read-write.ts';
 import { REPORT_LUNS_COMMANDS } from './commands/report-luns.ts';
 import { REPORT_SUPPORTED_COMMANDS } from './commands/report-supported.ts';
+import { SYNCHRONIZE_CACHE_COMMANDS } from './commands/synchronize-cache.ts';
 import { UNIT_STATE_COMMANDS } from './commands/unit-state.ts';
 import type { LogicalUnit } from './logical-unit.ts';
 
 /** Every command there is. A new one is a row in a file of `commands/` and, if the file is new, a line here. */
 function all(): CommandSpec[] {
-  return [...UNIT_STATE_COMMANDS, ...REPORT_LUNS_COMMANDS, ...REPORT_SUPPORTED_COMMANDS];
+  return [
+    ...UNIT_STATE_COMMANDS,
+    ...REPORT_LUNS_COMMANDS,
+    ...REPORT_SUPPORTED_COMMANDS,
+    ...CAPACITY_COMMANDS,
+    ...READ_WRITE_COMMANDS,
+    ...SYNCHRONIZE_CACHE_COMMANDS,
+  ];
 }
 
 /** By operation code: the command, or its service actions. Made at first use: the files above import this one. */

@@ -1,0 +1,97 @@
+import { FLAG, Io, OP } from '../../../block/io.ts';
+import type { CommandSpec } from '../command.ts';
+import type { LogicalUnit } from '../logical-unit.ts';
+import { TRANSFER, type ScsiTask } from '../task.ts';
+import { planRange, type RangeForm } from './block-range.ts';
+
+// READ and WRITE (6), (10), (12), (16).
+//
+// DPO is a hint that the blocks will not be needed again: it is taken and not used. GROUP NUMBER is recorded nowhere: what
+// is grouped by it, flushes of a range find out by themselves. RDPROTECT and WRPROTECT must be 0: there is no protection
+// information.
+
+/** Byte 1: FUA [SBC-4 5.9]. */
+const FUA = 0x08;
+const DPO = 0x10;
+
+function planRead(form: RangeForm): CommandSpec['plan'] {
+  return (unit, task) => {
+    task.transfer = TRANSFER.READ;
+    if (!planRange(unit, task, form)) return false;
+    if (form !== 6 && ((task.cdb[1] as number) & FUA) !== 0 && task.transferBytes > 0) {
+      return readFromMedium(unit, task);
+    }
+    return true;
+  };
+}
+
+/** [SBC-4 5.9] FUA: what is read is on the medium: blocks that are only in the cache go there first. */
+function readFromMedium(unit: LogicalUnit, task: ScsiTask): boolean {
+  if (!unit.disk.info.writeCache) return true;
+  const io = new Io();
+  io.reset(OP.FLUSH, task.offset, task.transferBytes, 0);
+  io.push({
+    ioDone: ({ error }) => {
+      if (error === null) unit.planned(task);
+      else unit.fail(task, error, task.offset);
+    },
+  });
+  task.session.submit(io);
+  return false;
+}
+
+function planWrite(form: RangeForm): CommandSpec['plan'] {
+  return (unit, task) => {
+    task.transfer = TRANSFER.WRITE;
+    // [SBC-4 5.36] P2: stable when it completes.
+    if (form !== 6 && ((task.cdb[1] as number) & FUA) !== 0) task.ioFlags = FLAG.FUA;
+    return planRange(unit, task, form);
+  };
+}
+
+function usage(opcode: number, form: RangeForm): readonly number[] {
+  const byte1 = DPO | FUA;
+  if (form === 6) return [opcode, 0x1f, 0xff, 0xff, 0xff, 0x04];
+  const lba32 = [0xff, 0xff, 0xff, 0xff];
+  if (form === 10) return [opcode, byte1, ...lba32, 0x3f, 0xff, 0xff, 0x04];
+  if (form === 12) return [opcode, byte1, ...lba32, 0xff, 0xff, 0xff, 0xff, 0x3f, 0x04];
+  return [opcode, byte1, ...lba32, ...lba32, 0xff, 0xff, 0xff, 0xff, 0x3f, 0x04];
+}
+
+function read(form: RangeForm, opcode: number, section: string): CommandSpec {
+  return {
+    name: `READ (${form})`,
+    section,
+    opcode,
+    cdbBytes: form,
+    usage: usage(opcode, form),
+    reservation: 'reads',
+    needsMedium: true,
+    plan: planRead(form),
+  };
+}
+
+function write(form: RangeForm, opcode: number, section: string): CommandSpec {
+  return {
+    name: `WRITE (${form})`,
+    section,
+    opcode,
+    cdbBytes: form,
+    usage: usage(opcode, form),
+    reservation: 'writes',
+    needsMedium: true,
+    writes: true,
+    plan: planWrite(form),
+  };
+}
+
+export const READ_WRITE_COMMANDS: readonly CommandSpec[] = [
+  read(6, 0x08, 'SBC-4 5.15'),
+  read(10, 0x28, 'SBC-4 5.16'),
+  read(12, 0xa8, 'SBC-4 5.17'),
+  read(16, 0x88, 'SBC-4 5.18'),
+  write(6, 0x0a, 'SBC-4 5.39'),
+  write(10, 0x2a, 'SBC-4 5.40'),
+  write(12, 0xaa, 'SBC-4 5.41'),
+  write(16, 0x8a, 'SBC-4 5.42'),
+];
