@@ -9,6 +9,7 @@ import { toldOf } from './errors.ts';
 import { Medium } from './medium.ts';
 import { ModeParameters } from './mode-parameters.ts';
 import type { Nexus } from './nexus.ts';
+import { RangeGate } from './range-gate.ts';
 import { findCommand, hasServiceActions } from './registry.ts';
 import type { Reservations } from './reservations.ts';
 import { ASC, SENSE_KEY, STATUS } from './scsi.ts';
@@ -47,6 +48,8 @@ export class LogicalUnit {
   readonly medium: Medium = new Medium();
   readonly reservations: Reservations;
   readonly tasks: TaskSet;
+  /** Every command that changes blocks is in it from its plan to its end. */
+  readonly ranges: RangeGate = new RangeGate((task) => this.planned(task));
   /** Set by ScsiTarget.addUnit. */
   target!: ScsiTarget;
   /** Who is switching the write cache: the others are told, it is not. */
@@ -220,6 +223,7 @@ export class LogicalUnit {
 
   #end(task: ScsiTask): void {
     task.begun = false;
+    if (task.command?.writes === true) this.ranges.leave(task);
     this.tasks.ended(task);
     task.owner.taskDone(task);
   }

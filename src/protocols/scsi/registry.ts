@@ -1,10 +1,15 @@
 import type { CommandSpec } from './command.ts';
 import { CAPACITY_COMMANDS } from './commands/capacity.ts';
+import { COMPARE_AND_WRITE_COMMANDS } from './commands/compare-and-write.ts';
+import { PRE_FETCH_COMMANDS } from './commands/pre-fetch.ts';
 import { READ_WRITE_COMMANDS } from './commands/read-write.ts';
 import { REPORT_LUNS_COMMANDS } from './commands/report-luns.ts';
 import { REPORT_SUPPORTED_COMMANDS } from './commands/report-supported.ts';
 import { SYNCHRONIZE_CACHE_COMMANDS } from './commands/synchronize-cache.ts';
 import { UNIT_STATE_COMMANDS } from './commands/unit-state.ts';
+import { UNMAP_COMMANDS } from './commands/unmap.ts';
+import { VERIFY_COMMANDS } from './commands/verify.ts';
+import { WRITE_SAME_COMMANDS } from './commands/write-same.ts';
 import type { LogicalUnit } from './logical-unit.ts';
 
 /** Every command there is. A new one is a row in a file of `commands/` and, if the file is new, a line here. */
@@ -16,6 +21,11 @@ function all(): CommandSpec[] {
     ...CAPACITY_COMMANDS,
     ...READ_WRITE_COMMANDS,
     ...SYNCHRONIZE_CACHE_COMMANDS,
+    ...PRE_FETCH_COMMANDS,
+    ...VERIFY_COMMANDS,
+    ...WRITE_SAME_COMMANDS,
+    ...UNMAP_COMMANDS,
+    ...COMPARE_AND_WRITE_COMMANDS,
   ];
 }
 

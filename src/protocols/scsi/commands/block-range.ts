@@ -29,17 +29,10 @@ export function lbaOf(cdb: Uint8Array, form: RangeForm): number {
 }
 
 export function blocksOf(cdb: Uint8Array, form: RangeForm): number {
-  switch (form) {
-    case 6:
-      // [SBC-4 5.8] 0 means 256.
-      return (cdb[4] as number) || 256;
-    case 10:
-      return u16(cdb, 7);
-    case 12:
-      return u32(cdb, 6);
-    default:
-      return u32(cdb, 10);
-  }
+  // [SBC-4 5.8] READ (6): 0 means 256.
+  if (form === 6) return (cdb[4] as number) || 256;
+  if (form === 10) return u16(cdb, 7);
+  return form === 12 ? u32(cdb, 6) : u32(cdb, 10);
 }
 
 /** The byte of the CDB with the number of blocks, for the field pointer. */

@@ -45,7 +45,7 @@ function planWrite(form: RangeForm): CommandSpec['plan'] {
     task.transfer = TRANSFER.WRITE;
     // [SBC-4 5.36] P2: stable when it completes.
     if (form !== 6 && ((task.cdb[1] as number) & FUA) !== 0) task.ioFlags = FLAG.FUA;
-    return planRange(unit, task, form);
+    return planRange(unit, task, form) && unit.ranges.enter(task, false);
   };
 }
 
