@@ -1,6 +1,9 @@
 import type { CommandSpec } from './command.ts';
 import { CAPACITY_COMMANDS } from './commands/capacity.ts';
 import { COMPARE_AND_WRITE_COMMANDS } from './commands/compare-and-write.ts';
+import { INQUIRY_COMMANDS } from './commands/inquiry.ts';
+import { LOG_COMMANDS } from './commands/log.ts';
+import { MODE_COMMANDS } from './commands/mode.ts';
 import { PRE_FETCH_COMMANDS } from './commands/pre-fetch.ts';
 import { READ_WRITE_COMMANDS } from './commands/read-write.ts';
 import { REPORT_LUNS_COMMANDS } from './commands/report-luns.ts';
@@ -18,6 +21,9 @@ function all(): CommandSpec[] {
     ...UNIT_STATE_COMMANDS,
     ...REPORT_LUNS_COMMANDS,
     ...REPORT_SUPPORTED_COMMANDS,
+    ...INQUIRY_COMMANDS,
+    ...MODE_COMMANDS,
+    ...LOG_COMMANDS,
     ...CAPACITY_COMMANDS,
     ...READ_WRITE_COMMANDS,
     ...SYNCHRONIZE_CACHE_COMMANDS,
