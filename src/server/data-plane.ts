@@ -34,7 +34,6 @@ export interface DataPlaneHooks {
 export class DataPlane {
   /** Which reactor it is, and why. */
   readonly reactorLine: string;
-  readonly #hooks: DataPlaneHooks;
   readonly #reactor: Reactor;
   readonly #disks = new Map<string, OpenDisk>();
   readonly #faces = new Map<ListenConfig['protocol'], Face>();
@@ -49,7 +48,6 @@ export class DataPlane {
     reactorLine: string,
   ) {
     this.reactorLine = reactorLine;
-    this.#hooks = hooks;
     this.#reactor = reactor;
     this.#placesLeft = config.listen.length;
     const limit = new LogLimit(

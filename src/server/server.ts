@@ -82,16 +82,16 @@ class ServerHandle {
   constructor(worker: Worker, log: (level: LogLevel, line: string) => void) {
     this.#worker = worker;
     const tls = new TlsBridge((reply) => worker.postMessage(reply));
-    let over = (): void => {};
     this.#over = new Promise((resolve) => {
-      over = resolve;
+      worker.on('message', (message: FromDataPlane) => {
+        if (message.type === 'over') resolve();
+      });
     });
     this.ready = new Promise((resolve, reject) => {
       worker.on('message', (message: FromDataPlane) => {
         if (tls.handle(message)) return;
         if (message.type === 'ready') resolve(message);
         else if (message.type === 'failed') reject(errorOf(message.error));
-        else if (message.type === 'over') over();
         else if (message.type === 'log') log(message.level, message.line);
         else if (message.type === 'answer' || message.type === 'refused') this.#answered(message);
       });
