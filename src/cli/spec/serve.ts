@@ -216,8 +216,7 @@ export const SERVE: CommandSpec = {
     },
     {
       text: 'To a virtual machine as virtio-blk, and over NBD for looking at it',
-      command:
-        'holdfast serve disk.img --listen vhost-user-blk:/tmp/vm.sock -k /tmp/nbd.sock',
+      command: 'holdfast serve disk.img --listen vhost-user-blk:/tmp/vm.sock -k /tmp/nbd.sock',
     },
     {
       text: 'Let nbdinfo look at an image, then stop',
