@@ -27,7 +27,7 @@ export interface VhostUserBlkListen {
   readonly address: Exclude<SocketAddress, { readonly kind: 'tcp' }>;
   /** The export name of the disk. */
   readonly exportName: string;
-  /** What `num_queues` says, 1 to MAX_QUEUES; absent: DEFAULT_QUEUES. */
+  /** The most queues, also what `num_queues` says: 1 to MAX_QUEUES; absent: DEFAULT_QUEUES. */
   readonly queues?: number;
   /** What GET_ID answers: at most 20 bytes of printable ASCII. Absent: made of the disk's name. */
   readonly serial?: string;
@@ -39,10 +39,11 @@ export interface VhostUserBlkListen {
 
 export type ListenConfig = NbdListen | VhostUserBlkListen;
 
-/** Queues that a front-end without a wish of its own gets: one for each processor of most guests. */
-export const DEFAULT_QUEUES = 4;
-/** GET_ID's field has 20 bytes [virtio 5.2.6, VIRTIO_BLK_T_GET_ID]. */
-export const MOST_SERIAL_BYTES = 20;
+/**
+ * The most queues of a device that nobody has said more about. QEMU wants one for each virtual processor and does not
+ * start with fewer, so it is more than most guests have processors; queues that nobody sets up cost nothing.
+ */
+export const DEFAULT_QUEUES = 64;
 /** One place where a running server is reached. */
 export interface Served {
   readonly protocol: ListenConfig['protocol'];

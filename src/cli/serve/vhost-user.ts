@@ -1,10 +1,7 @@
 import { UsageError } from '../../base/errors.ts';
 import { MAX_QUEUES } from '../../protocols/vhost-user/limits.ts';
-import {
-  MOST_SERIAL_BYTES,
-  type DiskConfig,
-  type VhostUserBlkListen,
-} from '../../server/config.ts';
+import { VIRTIO_BLK_ID_BYTES } from '../../protocols/virtio/blk.ts';
+import { type DiskConfig, type VhostUserBlkListen } from '../../server/config.ts';
 import { parseInteger } from './options.ts';
 
 /** As --listen has it: which disk it is may be left open while there is one only. */
@@ -52,8 +49,8 @@ export function parseQueues(what: string, text: string): number {
 
 /** [virtio 5.2.6] GET_ID has room for 20 bytes. */
 export function checkSerial(what: string, text: string): void {
-  if (/^[ -~]+$/.test(text) && text.length <= MOST_SERIAL_BYTES) return;
-  throw new UsageError(`${what} has 1 to ${MOST_SERIAL_BYTES} printable ASCII characters`);
+  if (/^[ -~]+$/.test(text) && text.length <= VIRTIO_BLK_ID_BYTES) return;
+  throw new UsageError(`${what} has 1 to ${VIRTIO_BLK_ID_BYTES} printable ASCII characters`);
 }
 
 /** Settles which disk it is. Throws a UsageError when that cannot be known. */

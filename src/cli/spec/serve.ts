@@ -185,7 +185,7 @@ export const SERVE: CommandSpec = {
       'the server uses the sockets it was handed, and those options are refused.',
     'vhost-user-blk:PATH may be followed by ?KEY=VALUE and more of them after &: ' +
       'export=NAME says which disk, and is needed when there are several; queues=N (1 to ' +
-      '256, 4 if left out) is what a front-end without a wish of its own gets; serial=TEXT ' +
+      '256, 64 if left out) is the most that a front-end may have; serial=TEXT ' +
       'has at most 20 characters and is made of the name if left out; fua=on offers a write ' +
       'with FUA as drafted for virtio 1.5; connect=on connects to a front-end that listens ' +
       'at PATH, and again whenever it has gone, instead of listening. vhost-user-blk:fd:N ' +

@@ -50,7 +50,8 @@ export const VHOST_USER_BLK: CommandSpec = {
     {
       long: '--num-queues',
       placeholder: 'N',
-      description: 'How many queues a front-end gets that has no wish of its own.',
+      description:
+        'The most queues that the front-end may have: QEMU wants one for each virtual processor.',
       defaultText: String(DEFAULT_QUEUES),
     },
     {

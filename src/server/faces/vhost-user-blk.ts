@@ -2,14 +2,10 @@ import { createHash } from 'node:crypto';
 import { basename, extname } from 'node:path';
 import { ConfigError } from '../../base/errors.ts';
 import { MAX_QUEUES } from '../../protocols/vhost-user/limits.ts';
+import { VIRTIO_BLK_ID_BYTES } from '../../protocols/virtio/blk.ts';
 import { VirtioBlk } from '../../protocols/virtio/blk-device.ts';
 import type { Sharing } from '../../reactor/sharing.ts';
-import {
-  DEFAULT_QUEUES,
-  MOST_SERIAL_BYTES,
-  type DiskConfig,
-  type VhostUserBlkListen,
-} from '../config.ts';
+import { DEFAULT_QUEUES, type DiskConfig, type VhostUserBlkListen } from '../config.ts';
 import type { Face, FaceContext, OpenDisk, Place } from './face.ts';
 import { VhostUserPlace } from './vhost-user-place.ts';
 
@@ -90,15 +86,15 @@ function checkQueues(where: VhostUserBlkListen, queues: number): void {
 }
 
 function checkSerial(where: VhostUserBlkListen, serial: string): void {
-  if (/^[ -~]*$/.test(serial) && serial.length <= MOST_SERIAL_BYTES) return;
+  if (/^[ -~]*$/.test(serial) && serial.length <= VIRTIO_BLK_ID_BYTES) return;
   throw new ConfigError(
     `${nameOf(where)}: '${serial}' cannot be a serial number`,
-    `it has at most ${MOST_SERIAL_BYTES} printable ASCII characters`,
+    `it has at most ${VIRTIO_BLK_ID_BYTES} printable ASCII characters`,
   );
 }
 
 /** How much of a long name stays readable: the rest of the serial is a hyphen and eight digits of the name's hash. */
-const READABLE_BYTES = MOST_SERIAL_BYTES - 9;
+const READABLE_BYTES = VIRTIO_BLK_ID_BYTES - 9;
 
 /**
  * A serial number for a disk that was given none: its export name, else its file's. Guests make names of it
@@ -107,7 +103,7 @@ const READABLE_BYTES = MOST_SERIAL_BYTES - 9;
 export function serialOf({ disk, exportName }: DiskConfig): string {
   const name = exportName === '' ? fileName(disk) : exportName;
   const plain = name.replaceAll(/[^\w.-]/g, '_');
-  if (plain === name && name.length <= MOST_SERIAL_BYTES) return name;
+  if (plain === name && name.length <= VIRTIO_BLK_ID_BYTES) return name;
   const hash = createHash('sha256').update(name).digest('hex').slice(0, 8);
   return `${plain.slice(0, READABLE_BYTES)}-${hash}`;
 }

@@ -36,7 +36,8 @@ export class VhostUserPlace {
   #target: string | null = null;
   #backend: VhostUserBackend | null = null;
   #sinceMs = 0;
-  #next: Newcomer | null = null;
+  /** A front-end that waits for the end of the other. It is not listened to, and waits for our first answer. */
+  #next: DescriptorSocket | null = null;
   #delayMs = RECONNECT_FIRST_MS;
   #timer: Timer | null = null;
   /** Whether the operator has been told that nobody listens. */
@@ -92,7 +93,9 @@ export class VhostUserPlace {
     else if (this.#backend === null) this.#serve(socket);
     else if (this.#next !== null) this.#refuse(socket, 'another front-end is connected');
     else {
-      this.#next = new Newcomer(socket, this.#options.sharing);
+      this.#next = socket;
+      socket.pause(true);
+      socket.owner = { received: () => {}, ended: () => this.#forget(socket) };
       this.#timer = this.#options.context.reactor.after(SUCCESSION_MS, () => {
         this.#dismiss('another front-end is connected');
       });
@@ -124,12 +127,10 @@ export class VhostUserPlace {
       if (stayedMs >= STAYED_MS) this.#delayMs = RECONNECT_FIRST_MS;
       this.#tryLater();
     } else if (this.#next !== null) {
-      const { socket } = this.#next;
       const next = this.#next;
-      this.#next = null;
-      this.#timer?.cancel();
-      this.#serve(socket);
-      next.handOver();
+      this.#forget(next);
+      this.#serve(next);
+      next.pause(false);
     } else if (this.#listener === null) {
       this.#options.context.placeOver();
     }
@@ -137,10 +138,15 @@ export class VhostUserPlace {
 
   #dismiss(why: string): void {
     const next = this.#next;
-    this.#next = null;
     if (next === null) return;
-    next.dropDescriptors();
-    this.#refuse(next.socket, why);
+    this.#forget(next);
+    this.#refuse(next, why);
+  }
+
+  #forget(next: DescriptorSocket): void {
+    if (this.#next !== next) return;
+    this.#next = null;
+    this.#timer?.cancel();
   }
 
   #refuse(socket: DescriptorSocket, why: string): void {
@@ -178,41 +184,3 @@ function refuse(socket: DescriptorSocket): void {
 
 /** Of a socket that is closed in the same turn: nothing is called. */
 const NOBODY: DescriptorSocketOwner = { received: () => {}, ended: () => {} };
-
-/** A front-end that waits for the end of another. What it says meanwhile is kept; it waits for our first answer. */
-class Newcomer implements DescriptorSocketOwner {
-  readonly socket: DescriptorSocket;
-  readonly #sharing: Sharing;
-  readonly #said: { readonly bytes: Uint8Array; readonly descriptors: readonly number[] }[] = [];
-  /** Undefined: it has not ended. */
-  #end: string | null | undefined = undefined;
-
-  constructor(socket: DescriptorSocket, sharing: Sharing) {
-    this.socket = socket;
-    this.#sharing = sharing;
-    socket.owner = this;
-    socket.pause(true);
-  }
-
-  received(bytes: Uint8Array, descriptors: readonly number[]): void {
-    this.#said.push({ bytes, descriptors });
-  }
-
-  ended(error: string | null): void {
-    this.#end = error;
-  }
-
-  /** The socket has its owner now, who gets to hear what was said. */
-  handOver(): void {
-    const { socket } = this;
-    for (const { bytes, descriptors } of this.#said) socket.owner.received(bytes, descriptors);
-    if (this.#end === undefined) socket.pause(false);
-    else socket.owner.ended(this.#end);
-  }
-
-  dropDescriptors(): void {
-    for (const { descriptors } of this.#said) {
-      for (const fd of descriptors) this.#sharing.closeDescriptor(fd);
-    }
-  }
-}
