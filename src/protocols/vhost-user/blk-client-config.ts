@@ -50,8 +50,9 @@ export function decodeBlkConfig(bytes: Uint8Array, features: bigint): BlkConfig 
   const zeroes = has(VIRTIO_BLK_F.WRITE_ZEROES);
   return {
     sizeBytes: sectors * SECTOR_BYTES,
-    sizeMax: has(VIRTIO_BLK_F.SIZE_MAX) ? u32(AT.size_max) : Infinity,
-    segMax: has(VIRTIO_BLK_F.SEG_MAX) ? u32(AT.seg_max) : null,
+    // QEMU 7.2 offers SIZE_MAX and says 0; 0 means nothing to Linux's driver either.
+    sizeMax: (has(VIRTIO_BLK_F.SIZE_MAX) && u32(AT.size_max)) || Infinity,
+    segMax: (has(VIRTIO_BLK_F.SEG_MAX) && u32(AT.seg_max)) || null,
     blockBytes,
     preferredBytes,
     writeback: has(VIRTIO_BLK_F.CONFIG_WCE) ? view.getUint8(AT.writeback) : null,
