@@ -23,7 +23,9 @@ export function blkConfig(info: DeviceInfo, options: BlkConfigOptions): Uint8Arr
   const bytes = new Uint8Array(VIRTIO_BLK_CONFIG_BYTES);
   const view = new DataView(bytes.buffer);
   const at = VIRTIO_BLK_CONFIG;
-  const { blockBytes, preferredBytes } = info;
+  const { preferredBytes } = info;
+  // A disk may take single bytes; its driver has nothing below sectors [virtio 5.2.6].
+  const blockBytes = Math.max(info.blockBytes, SECTOR_BYTES);
   view.setBigUint64(at.capacity, BigInt(Math.floor(info.sizeBytes / SECTOR_BYTES)), true);
   view.setUint32(at.seg_max, SEG_MAX, true);
   view.setUint32(at.blk_size, blockBytes, true);
