@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
-import test from 'node:test';
+import type { Duplex } from 'node:stream';
+import test, { type TestContext } from 'node:test';
 import { UsageError } from '../../base/errors.ts';
 import type { DiskConfig } from '../../server/config.ts';
-import { holdfast, scratch } from '../testing.ts';
+import { holdfast, MAIN, Program, scratch, start } from '../testing.ts';
 import { attachVhostUserBlk } from './attach-vhost-user.ts';
 import { chooseListen } from './listen.ts';
 import { humanReport, jsonReport, servedDisks } from './report.ts';
@@ -172,6 +174,38 @@ test('the reports name the places of each disk', () => {
   ]);
 });
 
+interface Shown {
+  readonly kind: string;
+  readonly sizeBytes: number;
+  readonly writeCache: boolean;
+  readonly queues: number;
+  readonly readOnly: boolean;
+}
+
+async function info(t: TestContext, socket: string): Promise<Shown> {
+  const ended = await holdfast(t, 'info', '--json', `vhost-user-blk:${socket}`);
+  assert.equal(ended.code, 0, ended.stderr);
+  return JSON.parse(ended.stdout) as Shown;
+}
+
+test('serve, and info as a virtual machine would ask', async (t) => {
+  const socket = `${scratch(t)}/odd ?%&.sock`;
+  const place = `vhost-user-blk:${socket.replaceAll(/[?%&]/g, encodeURIComponent)}`;
+  const words = ['memory:4M', '--cache', 'writethrough', '--listen', `${place}?queues=3`];
+  const program = start(t, 'serve', '--json', ...words);
+  await program.until(/^\{"format":1,.*\}$/m);
+  const [report] = (JSON.parse(program.stdout) as { disks: { uris: string[] }[] }).disks;
+  assert.deepEqual(report?.uris, [], 'nothing listens for NBD');
+  const shown = await info(t, socket.replaceAll(/[?%&]/g, encodeURIComponent));
+  const { kind, sizeBytes, writeCache, queues } = shown;
+  assert.deepEqual([kind, sizeBytes, writeCache, queues], ['vhost-user-blk', 2 ** 22, false, 3]);
+  program.kill('SIGTERM');
+  assert.equal((await program.ended).code, 0);
+  const gone = await holdfast(t, 'info', `vhost-user-blk:${scratch(t)}/no`);
+  assert.equal(gone.code, 69, gone.stderr);
+  assert.equal((await holdfast(t, 'info', `${place}?queues=3`)).code, 2);
+});
+
 // The back-end program [vhost-user "Back-end program conventions"].
 
 test('--print-capabilities: the JSON, exit code 0, whatever else is there', async (t) => {
@@ -192,6 +226,32 @@ test('the program that management software is told of is one that npm installs',
   assert.equal(told.type, 'block');
   assert.match(told.binary, /^\/usr\/bin\/[^/]+$/);
   assert.equal(bin[told.binary.replace(/.*\//, '')], './dist/cli/vhost-user-blk.js');
+});
+
+test('--socket-path: serves there, and SIGTERM ends it with 0', async (t) => {
+  const socket = `${scratch(t)}/s`;
+  const words = [`--socket-path=${socket}`, '--blk-file=memory:4M', '--read-only'];
+  const program = start(t, 'vhost-user-blk', ...words);
+  await program.until(/vhost-user-blk:/);
+  assert.equal((await info(t, socket)).readOnly, true);
+  program.kill('SIGTERM');
+  assert.equal((await program.ended).code, 0);
+});
+
+/** GET_FEATURES, as a front-end asks it first [vhost-user "Header"]. */
+const GET_FEATURES = Uint8Array.of(1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0);
+
+test('--fd: serves whoever is at the other end, and ends with 0 when that one goes', async (t) => {
+  const words = [MAIN, 'vhost-user-blk', '--fd=3', '--blk-file=memory:4M'];
+  // Node makes the pipe a pair of connected Unix sockets.
+  const program = new Program(t, process.execPath, words, ['ignore', 'pipe', 'pipe', 'pipe']);
+  const socket = program.child.stdio[3] as Duplex;
+  socket.write(GET_FEATURES);
+  const [answer] = (await once(socket, 'data')) as [Uint8Array];
+  assert.equal(answer.length, 20);
+  socket.destroy();
+  const { code, stderr } = await program.ended;
+  assert.equal(code, 0, stderr);
 });
 
 test('a command line that does not hold together: exit code 2 and one line', async (t) => {
