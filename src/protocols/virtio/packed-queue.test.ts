@@ -355,6 +355,51 @@ test('a base is refused when it lies out of the ring or further ahead than the r
   }
 });
 
+// Our own driver.
+
+test('[2.8.17, 2.8.21.1] driver: the head becomes available last, and all flags of a list are set', () => {
+  const rig = new PackedRig({ size: 8 });
+  const [b, c] = [rig.buffer(), rig.buffer()];
+  rig.driver.add([b], [c], false);
+  rig.driver.add([b], [], true);
+  assert.deepEqual(
+    [0, 1, 2].map((slot) => rig.flags(slot)),
+    [0, WRITE | AVAIL, INDIRECT | AVAIL],
+  );
+  assert.equal(rig.queue.ready, false);
+  rig.driver.publish();
+  assert.equal(rig.flags(0), NEXT | AVAIL);
+});
+
+test('[2.8.17] driver: no list is begun that does not fit into the ring', () => {
+  const rig = new PackedRig({ size: 4 });
+  const b = rig.buffer();
+  assert.notEqual(rig.driver.add([b, b, b], [], false), -1);
+  assert.equal(rig.driver.add([b, b], [], false), -1);
+  assert.notEqual(rig.driver.add([b, b], [], true), -1);
+  assert.equal(rig.driver.add([b, b], [], true), -1);
+  assert.equal(rig.driver.inFlight, 2);
+});
+
+test('driver: a device that gives back what it does not have, or says that it wrote too much', () => {
+  const rig = new PackedRig({ size: 4 });
+  const b = rig.buffer(16);
+  const id = rig.driver.add([], [b], false);
+  rig.driver.publish();
+  assert.equal(rig.driver.take(), null);
+  for (const wrong of [id + 1, 4, 0xffff]) {
+    rig.put(0, { address: 0, length: 0 }, wrong, AVAIL | USED);
+    assert.throws(() => rig.driver.take(), /does not have/);
+  }
+  rig.put(0, { address: 0, length: 17 }, id, AVAIL | USED | WRITE);
+  assert.throws(() => rig.driver.take(), /more than there was room/);
+  // Without WRITE the length is reserved [2.8.4].
+  rig.put(0, { address: 0, length: 17 }, id, AVAIL | USED);
+  assert.deepEqual(rig.driver.take(), { token: id, written: 0 });
+  rig.put(1, b, id, AVAIL | USED);
+  assert.equal(rig.driver.take(), null, 'nothing is in flight');
+});
+
 function shifted({ region, start }: Place, by: number): Place {
   return { region, start: start + by };
 }
