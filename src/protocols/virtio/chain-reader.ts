@@ -1,11 +1,9 @@
 import { ProtocolError } from '../../base/errors.ts';
 import type { GuestMemory, MemoryRegion } from './guest-memory.ts';
-import { MAX_ADDRESS, MAX_CHAIN_BYTES, MIN_TABLE_LIMIT } from './limits.ts';
+import { MAX_CHAIN_BYTES, MIN_TABLE_LIMIT } from './limits.ts';
 import { DESCRIPTOR_BYTES, VIRTQ_DESC_F } from './virtio.ts';
 import type { Chain } from './virtqueue.ts';
 
-/** High words of addresses are below it: MAX_ADDRESS. */
-const HIGH_WORD_BOUND = MAX_ADDRESS / 2 ** 32;
 const WORD = 2 ** 32;
 
 /**
@@ -50,7 +48,8 @@ export class ChainReader {
       // [virtio 2.7.4.2, 2.8.17]
       throw broken('a chain has a readable buffer after a writable one', 'virtio 2.7.4.2');
     }
-    if (high >= HIGH_WORD_BOUND || !this.#memory.push(to, high * WORD + low, length)) {
+    // Above 2^53 the sum is rounded, but not to below 2^53, where all regions end.
+    if (!this.#memory.push(to, high * WORD + low, length)) {
       throw broken('a buffer lies outside guest memory', 'virtio 2.7.5');
     }
     if (chain.readable.totalBytes + chain.writable.totalBytes > MAX_CHAIN_BYTES) {
@@ -132,7 +131,7 @@ export class ChainReader {
       throw broken('an indirect table has half a descriptor or none', 'virtio 2.7.5.3');
     }
     const address = high * WORD + low;
-    const found = high >= HIGH_WORD_BOUND ? undefined : this.#memory.find(address);
+    const found = this.#memory.find(address);
     if (found === undefined || address - found.guestAddress + length > found.sizeBytes) {
       throw broken('an indirect table lies outside guest memory', 'virtio 2.7.5.3');
     }

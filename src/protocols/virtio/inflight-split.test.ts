@@ -54,27 +54,31 @@ class Stores {
 
 /** A log's memory whose stores are watched. */
 function watchedLog(bytes: number, stores: Stores): Place {
-  class WatchedView extends DataView {
-    override setUint8(at: number, value: number): void {
-      super.setUint8(at, value);
-      stores.note(`log ${at} = ${value}`);
-    }
-    override setUint16(at: number, value: number, littleEndian?: boolean): void {
-      super.setUint16(at, value, littleEndian);
-      stores.note(`log ${at} = ${value}`);
-    }
-    override setUint32(at: number, value: number, littleEndian?: boolean): void {
-      super.setUint32(at, value, littleEndian);
-      stores.note(`log ${at} = ${value}`);
-    }
-  }
-  const { address, bytes: array } = Region.plain(bytes);
-  const region: Region = { address, bytes: array, view: new WatchedView(array.buffer) };
+  const region = Region.plain(bytes);
+  const { view } = region;
+  const plain = new DataView(view.buffer);
+  view.setUint8 = (at, value) => {
+    plain.setUint8(at, value);
+    stores.note(`log ${at} = ${value}`);
+  };
+  view.setUint16 = (at, value, littleEndian) => {
+    plain.setUint16(at, value, littleEndian);
+    stores.note(`log ${at} = ${value}`);
+  };
+  view.setUint32 = (at, value, littleEndian) => {
+    plain.setUint32(at, value, littleEndian);
+    stores.note(`log ${at} = ${value}`);
+  };
   return { region, start: 0 };
 }
 
 function plainLog(size: number): Place {
   return { region: Region.plain(splitRegionBytes(size)), start: 0 };
+}
+
+/** Where a head's entry begins. */
+function entry(head: number): number {
+  return 16 + head * 16;
 }
 
 /** Adds chains of one buffer each and takes them. */
@@ -116,7 +120,6 @@ test('[vhost-user "Inflight I/O tracking"] what is stored, where and in which or
     chains = takeSome(rig, queue, 3);
   };
   stores.run(armedTake);
-  const entry = (head: number): number => 16 + head * 16;
   assert.deepEqual(
     stores.seen.splice(0).filter((what) => what.startsWith('log')),
     [0, 1, 2].flatMap((head) => [
@@ -190,92 +193,119 @@ test('[vhost-user "Inflight I/O tracking"] a log that does not exist yet begins 
 });
 
 /** One life of a queue: everything it does follows from the seed, except where it is killed. */
-function live(seed: number, stores: Stores, kills: number[]): void {
-  const prng = new Prng(seed);
-  const size = 2 ** prng.below(4);
-  const rig = new SplitRig({ size, eventIdx: prng.chance(0.5), memoryBytes: 1 << 15 });
-  const inflight = watchedLog(splitRegionBytes(size), stores);
-  const buffer = { address: rig.memory.guestAddress, length: 16 };
-  /** What the driver has made available and not got back, in that order; `next`: what this process takes next. */
-  const pending: number[] = [];
-  let next = 0;
-  let chains: Chain[] = [];
-  let queue!: SplitQueue;
-  let added = 0;
-  let finished = 0;
+class Life {
+  readonly #prng: Prng;
+  readonly #stores: Stores;
+  readonly #kills: number[];
+  readonly #rig: SplitRig;
+  readonly #inflight: Place;
+  /** What the driver has made available and not got back, in that order. */
+  readonly #pending: number[] = [];
+  /** What of it this process takes next. */
+  #next = 0;
+  #chains: Chain[] = [];
+  #queue!: SplitQueue;
+  #added = 0;
+  #finished = 0;
 
-  const collect = (): void => {
-    for (let used = rig.driver.take(); used !== null; used = rig.driver.take()) {
-      const index = pending.indexOf(used.token);
-      assert.ok(index !== -1 && index < next, 'given back before it was executed');
-      pending.splice(index, 1);
-      next -= 1;
-      finished += 1;
+  /** `kills`: after how many stores a process ends, each counted from the start of that process. */
+  constructor(seed: number, stores: Stores, kills: number[]) {
+    this.#prng = new Prng(seed);
+    const size = 2 ** this.#prng.below(4);
+    const eventIdx = this.#prng.chance(0.5);
+    this.#rig = new SplitRig({ size, eventIdx, memoryBytes: 1 << 15 });
+    this.#inflight = watchedLog(splitRegionBytes(size), stores);
+    this.#stores = stores;
+    this.#kills = kills;
+    stores.killAfter = kills.shift() ?? Infinity;
+  }
+
+  live(): void {
+    this.#run(this.#begin);
+    for (let i = 0; i < 40; i += 1) {
+      const op = this.#prng.below(8);
+      if (op < 2) this.#add();
+      else if (op < 4) this.#run(this.#take);
+      else if (op < 6) this.#run(this.#give);
+      else if (op === 6) this.#run(this.#publish);
+      else this.#collect();
     }
-  };
-  const run = (step: () => void): void => {
-    for (let todo = step; stores.run(todo); todo = begin) {
-      stores.killAfter = stores.seen.length + (kills.shift() ?? Infinity);
-      collect();
-      next = 0;
-      chains = [];
+    while (this.#pending.length > 0) {
+      while (this.#next < this.#pending.length) this.#run(this.#take);
+      while (this.#chains.length > 0) this.#run(this.#give);
+      this.#run(this.#publish);
+      this.#collect();
     }
+    assert.equal(this.#finished, this.#added);
+    assert.equal(this.#queue.take(), null);
+    assert.equal(this.#queue.base, this.#rig.usedIndex);
+  }
+
+  /** Runs a step; when it is killed, a new process begins, which may be killed as well. */
+  #run(step: () => void): void {
+    for (let todo = step; this.#stores.run(todo); todo = this.#begin) {
+      this.#stores.killAfter = this.#stores.seen.length + (this.#kills.shift() ?? Infinity);
+      this.#collect();
+      this.#next = 0;
+      this.#chains = [];
+    }
+  }
+
+  #add(): void {
+    const buffer = { address: this.#rig.memory.guestAddress, length: 16 };
+    const token = this.#rig.driver.add([], [buffer], this.#prng.chance(0.3));
+    this.#rig.driver.publish();
+    if (token === -1) return;
+    this.#pending.push(token);
+    this.#added += 1;
+  }
+
+  #collect(): void {
+    const { driver } = this.#rig;
+    for (let used = driver.take(); used !== null; used = driver.take()) {
+      const index = this.#pending.indexOf(used.token);
+      assert.ok(index !== -1 && index < this.#next, 'given back before it was executed');
+      this.#pending.splice(index, 1);
+      this.#next -= 1;
+      this.#finished += 1;
+    }
+  }
+
+  readonly #begin = (): void => {
+    this.#queue = this.#rig.queue({ inflight: this.#inflight, base: this.#rig.usedIndex });
   };
-  const begin = (): void => {
-    queue = rig.queue({ inflight, base: rig.usedIndex });
-  };
-  const take = (): void => {
-    const chain = queue.take();
+
+  readonly #take = (): void => {
+    const chain = this.#queue.take();
     if (chain === null) {
-      assert.equal(next, pending.length, 'a chain was lost');
+      assert.equal(this.#next, this.#pending.length, 'a chain was lost');
       return;
     }
-    assert.equal(chain.id, pending[next], 'out of order');
-    next += 1;
-    chains.push(chain);
-  };
-  const give = (): void => {
-    const chain = chains.splice(prng.below(chains.length), 1)[0];
-    if (chain !== undefined) queue.give(chain, 0);
+    assert.equal(chain.id, this.#pending[this.#next], 'out of order');
+    this.#next += 1;
+    this.#chains.push(chain);
   };
 
-  stores.killAfter = kills.shift() ?? Infinity;
-  run(begin);
-  for (let i = 0; i < 40; i += 1) {
-    const op = prng.below(8);
-    if (op < 2) {
-      const token = rig.driver.add([], [buffer], prng.chance(0.3));
-      if (token !== -1) {
-        pending.push(token);
-        added += 1;
-      }
-      rig.driver.publish();
-    } else if (op < 4) run(take);
-    else if (op < 6) run(give);
-    else if (op === 6) run(() => queue.publish());
-    else collect();
-  }
-  while (pending.length > 0) {
-    while (next < pending.length) run(take);
-    while (chains.length > 0) run(give);
-    run(() => queue.publish());
-    collect();
-  }
-  assert.equal(finished, added);
-  assert.equal(queue.take(), null);
-  assert.equal(queue.base, rig.usedIndex);
+  readonly #give = (): void => {
+    const chain = this.#chains.splice(this.#prng.below(this.#chains.length), 1)[0];
+    if (chain !== undefined) this.#queue.give(chain, 0);
+  };
+
+  readonly #publish = (): void => {
+    this.#queue.publish();
+  };
 }
 
 test('[vhost-user "Inflight I/O tracking"] killed after any store, nothing is lost, doubled or reordered', () => {
   let lives = 0;
   for (let seed = 1; seed <= 30; seed += 1) {
     const whole = new Stores();
-    live(seed, whole, []);
+    new Life(seed, whole, []).live();
     const prng = new Prng(seed * 1000);
     for (let kill = 1; kill <= whole.seen.length; kill += 1) {
       const kills = [kill, 1 + prng.below(6), 1 + prng.below(6), 1 + prng.below(40)];
       try {
-        live(seed, new Stores(), kills.slice(0, 1 + prng.below(4)));
+        new Life(seed, new Stores(), kills.slice(0, 1 + prng.below(4))).live();
       } catch (error) {
         throw new Error(`seed ${seed}, killed after ${kills.join(', ')}`, { cause: error });
       }
