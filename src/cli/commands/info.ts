@@ -66,7 +66,8 @@ async function askDevice(target: string): Promise<InfoAnswer> {
     await device.close();
     return answer;
   } catch (error) {
-    throw error instanceof ConfigError && isSilence(error.cause) ? asUnavailable(error) : error;
+    if (!(error instanceof ConfigError)) throw error;
+    throw isSilence(error) || isSilence(error.cause) ? asUnavailable(error) : error;
   } finally {
     await reactor.close();
   }
