@@ -101,6 +101,7 @@ void test('what cannot be mapped is the fault of who sent it', { skip }, (t) => 
   refused(2 ** 53, 2 ** 53);
   refused(Number.NaN, 0);
   refused(1.5, 0);
+  refused(0.5, 0.5);
   refused(1, 0, 999_999);
   const zero = openSync('/dev/zero', 'r+');
   const readOnly = openSync(path, 'r');

@@ -96,7 +96,8 @@ export class UringSharing implements Sharing, DescriptorContext {
       throw new ProtocolError(`${what}: ${why}`, 'mmap(2)');
     };
     const endBytes = offsetBytes + lengthBytes;
-    if (!(lengthBytes > 0 && offsetBytes >= 0 && Number.isSafeInteger(endBytes))) {
+    const whole = Number.isSafeInteger(lengthBytes) && Number.isSafeInteger(offsetBytes);
+    if (!(whole && lengthBytes > 0 && offsetBytes >= 0 && Number.isSafeInteger(endBytes))) {
       refuse('not a range of a file');
     }
     const stats = statsOf(fd);
