@@ -330,6 +330,14 @@ export class BlkRig implements QueueHost {
     return unstable;
   }
 
+  /** Whether a write that the host has done still waits for a sync, or fails for want of one. */
+  completesStrictly(): boolean {
+    const { sent } = this.write();
+    while (this.store.pending.length > 0) this.store.finish();
+    this.turn();
+    return !sent.visible || sent.status !== 0;
+  }
+
   /** The byte as the front-end reads it. */
   readWriteback(): number {
     return this.device.readConfig(VIRTIO_BLK_CONFIG.writeback, 1)[0] as number;
