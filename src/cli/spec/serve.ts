@@ -182,7 +182,7 @@ export const SERVE: CommandSpec = {
     'Without options the server listens on 127.0.0.1:10809, which only this machine can ' +
       'reach. --listen, --port, --bind and --socket add up: each says one more place to ' +
       'listen (--port and --bind together say one). Started by systemd socket activation, ' +
-      'the server uses the sockets it was handed, and those options are refused.',
+      'the server uses the sockets it was handed, and those options are refused for NBD.',
     'vhost-user-blk:PATH may be followed by ?KEY=VALUE and more of them after &: ' +
       'export=NAME says which disk, and is needed when there are several; queues=N (1 to ' +
       '256, 64 if left out) is the most that a front-end may have; serial=TEXT ' +
