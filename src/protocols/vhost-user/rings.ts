@@ -1,3 +1,4 @@
+import { assert } from '../../base/assert.ts';
 import { ProtocolError } from '../../base/errors.ts';
 import type { Poller, Sharing } from '../../reactor/sharing.ts';
 import type { QueueWorker, VirtioDevice } from '../virtio/device.ts';
@@ -43,8 +44,9 @@ export class Rings implements Poller {
 
   /** With what the device was started; null: it was not. */
   #startedWith: bigint | null = null;
-  #starting = false;
-  #whenStarted: (() => void)[] = [];
+  /** The same, of a start that is not ready yet. A later start, a reset or the end makes it void. */
+  #startingWith: bigint | null = null;
+  #starts = 0;
   #ended = false;
 
   constructor(context: RingsContext, memory: GuestMemory) {
@@ -138,7 +140,7 @@ export class Rings implements Poller {
     const waiting = this.vrings.filter((vring) => this.#canRun(vring, features));
     if (waiting.length === 0) return null;
     if (this.#startedWith !== features) {
-      if (!this.#starting) this.#start(features);
+      if (this.#startingWith !== features) this.#start(features);
       return null;
     }
     let failure: string | null = null;
@@ -155,10 +157,10 @@ export class Rings implements Poller {
       for (const vring of this.vrings) vring.reset();
       this.features = null;
       this.dropInflight();
-      this.#afterStart(() => {
-        this.#startedWith = null;
-        this.#context.device.reset(done);
-      });
+      this.#startedWith = null;
+      this.#startingWith = null;
+      this.#starts += 1;
+      this.#context.device.reset(done);
     });
   }
 
@@ -193,41 +195,32 @@ export class Rings implements Poller {
   }
 
   #start(features: bigint): void {
-    this.#starting = true;
+    this.#startedWith = null;
+    this.#startingWith = features;
+    this.#starts += 1;
+    const start = this.#starts;
     this.#context.device.start(features & NO_PROTOCOL_FEATURES, () => {
-      if (this.#ended) return;
-      this.#starting = false;
+      if (this.#ended || this.#starts !== start) return;
+      this.#startingWith = null;
       this.#startedWith = features;
-      for (const callback of this.#whenStarted.splice(0)) callback();
       this.resume();
       this.#context.running();
     });
   }
 
-  #afterStart(callback: () => void): void {
-    if (this.#starting) this.#whenStarted.push(callback);
-    else callback();
-  }
-
   #attach(vring: Vring, features: bigint): string | null {
-    let queue;
+    const { index, size, base, address } = vring;
+    assert(address !== null, 'a ring without addresses is attached');
+    const { memory, inflight } = this;
+    let worker;
     try {
-      queue = openQueue({
-        index: vring.index,
-        size: vring.size,
-        address: vring.address as NonNullable<typeof vring.address>,
-        base: vring.base,
-        features,
-        memory: this.memory,
-        inflight: this.inflight,
-      });
+      const queue = openQueue({ index, size, address, base, features, memory, inflight });
+      worker = vring.attach(queue, () => this.#context.device.attach(index, queue, vring));
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
       vring.broken(error.message);
-      return `ring ${vring.index}: ${error.message}`;
+      return `ring ${index}: ${error.message}`;
     }
-    const worker = this.#context.device.attach(vring.index, queue, vring);
-    vring.attach(queue, worker);
     this.#workerOf.set(vring, worker);
     this.#setWorkers([...this.#workers, worker]);
     return null;

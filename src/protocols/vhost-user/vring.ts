@@ -75,12 +75,14 @@ export class Vring implements QueueHost {
     this.#err = this.#replaced(this.#err, descriptor);
   }
 
-  attach(queue: Virtqueue, worker: QueueWorker): void {
+  /** Throws a ProtocolError, and is not attached, when the kick's descriptor cannot be waited for. */
+  attach(queue: Virtqueue, makeWorker: () => QueueWorker): QueueWorker {
     assert(this.#worker === null, 'a ring is attached twice');
-    this.#queue = queue;
-    this.#worker = worker;
     // The watch only wakes the reactor; its poller then finds the work.
     if (this.#kick !== NONE) this.#watch = this.#context.sharing.watch(this.#kick, nothing);
+    this.#queue = queue;
+    this.#worker = makeWorker();
+    return this.#worker;
   }
 
   /** Calls back, perhaps at once, when nothing touches the ring any more; `base` then says where it stands. */
@@ -149,7 +151,8 @@ export class Vring implements QueueHost {
 
   #detached(): void {
     const waiting = this.#detaching as (() => void)[];
-    this.base = (this.#queue as Virtqueue).base;
+    // Of a broken ring nobody knows where it stands, and chains of it may never be given back.
+    if (this.brokenBy === null) this.base = (this.#queue as Virtqueue).base;
     this.#detaching = null;
     this.#queue = null;
     this.#worker = null;
