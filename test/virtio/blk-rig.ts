@@ -252,6 +252,11 @@ export class BlkRig implements QueueHost {
     this.deferred.push(callback);
   }
 
+  /** Goes on with blocks that another rig of the same disk has not written. */
+  startBlocksAt(other: BlkRig): void {
+    this.#block = other.#block;
+  }
+
   /** Starts a driver and, when it may begin, gives it a new queue. */
   start(negotiated: bigint = MODERN): this {
     this.device.start(negotiated, () => {

@@ -139,6 +139,9 @@ test('5.2.6.2 RO: every request that would write gets IOERR and writes nothing',
   assert.equal(at.request(VIRTIO_BLK_T.WRITE_ZEROES, 0, ranges([0, 1])).status, IOERR);
   assert.equal(at.request(VIRTIO_BLK_T.IN, 0, 512).status, OK);
   assert.equal(at.flush().status, OK);
+  const plain = BlkRig.memory({ readOnly: true }).start(features(VIRTIO_BLK_F.FLUSH));
+  assert.equal(plain.request(VIRTIO_BLK_T.DISCARD, 0, ranges([0, 1])).status, IOERR);
+  assert.equal(plain.request(VIRTIO_BLK_T.WRITE_ZEROES, 0, ranges([0, 1, 2])).status, UNSUPP);
 });
 
 test('5.2.6 GET_ID fills 20 bytes, padded with NUL, and no NUL after 20', () => {

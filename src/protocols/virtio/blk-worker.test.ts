@@ -207,6 +207,14 @@ test('a broken queue: said once, nothing more is taken, what is under way ends, 
   assert.equal(before.written, null);
 });
 
+test('a queue that breaks in the middle of a batch: what the batch has done is not said either', () => {
+  const at = BlkRig.memory().start();
+  at.queue.waiting.push(...makeReads(2));
+  at.queue.broken = new ProtocolError('a chain loops', 'virtio 2.7.5.2');
+  at.turn();
+  assert.deepEqual([at.brokenFor.length, at.queue.publishes, at.interrupts], [1, 0, 0]);
+});
+
 test('a host that detaches a queue while it says that it is broken', () => {
   const [at, store] = slowRig();
   at.request(VIRTIO_BLK_T.IN, 1, 512);

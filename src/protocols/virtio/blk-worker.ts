@@ -91,8 +91,7 @@ export class BlkWorker implements QueueWorker, IoOwner {
     assert(!this.#detached, 'a queue is detached twice');
     this.#detached = true;
     this.#drained = drained;
-    // Inside `poll` its end will see to it.
-    if (!this.#polling) this.#publish();
+    this.#publish();
   }
 
   #begin(chain: Chain): void {
