@@ -9,11 +9,11 @@ import { killGroup, until } from './support/command.ts';
 import { fetchGuestKernel } from './support/guest-kernel.ts';
 import type { KernelEdition } from './support/guest-kernel.ts';
 import { workspace } from './support/holdfast.ts';
-import { buildInitramfs } from './support/initramfs.ts';
+import { buildInitramfs, KERNEL_ARGUMENTS } from './support/initramfs.ts';
 import type { InitramfsOptions } from './support/initramfs.ts';
-import { peersRoot, peerTool } from './support/peers.ts';
+import { peersRoot, peerTool, requiresPeers } from './support/peers.ts';
 import { qmp } from './support/qmp.ts';
-import { tool } from './support/requires.ts';
+import { requires, tool } from './support/requires.ts';
 
 /** What a guest needs of this machine: for `requires(...GUEST_TOOLS)`. */
 export const GUEST_TOOLS = ['qemu-system-x86_64', 'busybox'] as const;
@@ -27,6 +27,20 @@ export interface Machine {
 export const SYSTEM: Machine = { qemu: 'system', kernel: 'system' };
 export const NEWEST: Machine = { qemu: 'peers', kernel: 'newest' };
 
+export const MACHINES: Readonly<Record<string, Machine>> = {
+  'system QEMU and kernel': SYSTEM,
+  'newest QEMU and kernel': NEWEST,
+};
+
+/** As `requires`, for a test on this machine. */
+export function requiresMachine(
+  machine: Machine,
+  ...tools: readonly string[]
+): { skip: string | false } {
+  const options = requires(...tools);
+  return options.skip === false && machine !== SYSTEM ? requiresPeers() : options;
+}
+
 export interface GuestOptions extends InitramfsOptions {
   /** QEMU arguments that give it disks, see `virtioDisk`. */
   readonly devices: readonly string[];
@@ -38,9 +52,6 @@ export interface GuestOptions extends InitramfsOptions {
 }
 
 const BOOT_LIMIT_MS = 90_000;
-/** Also what a boot loader hands to the kernel. */
-export const KERNEL_ARGUMENTS = 'console=ttyS0 loglevel=5 panic=-1 mitigations=off';
-
 /** QEMU arguments for a virtio disk on any -drive source, e.g. `file=nbd+unix:///?socket=S,cache=writeback`. */
 export function virtioDisk(source: string, index = 0, properties = ''): string[] {
   const drive = `if=none,id=drive${index},format=raw,${source}`;
@@ -215,7 +226,8 @@ function machineArguments(folder: string, options: GuestOptions): string[] {
   const settings = [
     // A vhost-user back-end maps the guest's memory: it has to have a descriptor and be shared.
     ['-object', `memory-backend-memfd,id=mem,size=${mib}M,share=on`],
-    ['-machine', 'q35,accel=tcg,memory-backend=mem'],
+    // Without graphics the firmware and boot loaders talk to the first serial port.
+    ['-machine', 'q35,accel=tcg,memory-backend=mem,graphics=off'],
     ['-cpu', 'max'],
     ['-smp', String(options.processors ?? 1)],
     ['-m', String(mib)],

@@ -16,12 +16,16 @@ export interface InitramfsOptions {
   readonly network?: boolean;
 }
 
+/** What the kernel is told, by QEMU or by a boot loader. */
+export const KERNEL_ARGUMENTS = 'console=ttyS0 loglevel=5 panic=-1 mitigations=off';
+
 const BASE_MODULES = ['virtio_pci', 'virtio_blk', 'crc32c_generic', 'ext4'];
 const NETWORK_MODULES = ['virtio_net', 'af_packet'];
 
 /**
  * Commands come one a line, base64, on the second serial port; what each printed goes back the same way, then its
- * exit status. The first serial port is the console, the third is for marks.
+ * exit status. The first serial port is the console, the third is for marks. With holdfast.root=DEVICE that file system
+ * becomes the root and its own /init goes on.
  */
 const INIT = `#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tmp /mnt /sbin /usr/bin /usr/sbin /run
@@ -30,7 +34,15 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
-for module in $(cat /modules.order); do insmod "$module" || echo "insmod $module failed"; done
+if [ -z "$ROOTED" ]; then
+  for module in $(cat /modules.order); do insmod "$module" || echo "insmod $module failed"; done
+  root=$(sed -n 's/.*holdfast.root=\\([^ ]*\\).*/\\1/p' /proc/cmdline)
+  if [ -n "$root" ]; then
+    mount -t ext4 "$root" /mnt && umount /proc /sys /dev
+    export ROOTED=1
+    exec switch_root /mnt /init
+  fi
+fi
 if [ -d /sys/class/net/eth0 ]; then
   ip link set lo up
   ip link set eth0 up

@@ -34,14 +34,19 @@ export function vhostUserDisk(
   return ['-chardev', `socket,id=${id},path=${socket}${again}`, '-device', properties.join(',')];
 }
 
+export interface VhostUserOptions extends StartOptions {
+  /** What follows the socket's path: '?export=NAME&queues=2'. */
+  readonly query?: string;
+}
+
 /** Starts `holdfast serve ARGS --listen vhost-user-blk:SOCKET` and waits until it has said that it listens. */
 export async function startVhostUser(
   t: TestContext,
   args: readonly string[],
-  options: StartOptions = {},
+  options: VhostUserOptions = {},
 ): Promise<Holdfast> {
   const socket = options.socket ?? join(workspace(t), 'blk.sock');
-  return startHoldfast(t, [...args, '--listen', `vhost-user-blk:${socket}`], {
+  return startHoldfast(t, [...args, '--listen', `vhost-user-blk:${socket}${options.query ?? ''}`], {
     ...options,
     socket,
     readyLine: /vhost-user-blk/,
