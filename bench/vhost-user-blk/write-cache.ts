@@ -55,7 +55,11 @@ function startTraced(
 ): Promise<ServerProcess> {
   writeFileSync(trace, '');
   const command = [
-    ...['strace', '-f', '-qq', '-e', 'trace=fdatasync,fsync', '-o', trace],
+    'strace',
+    '-f',
+    '-qq',
+    '--trace=fdatasync,fsync',
+    `--output=${trace}`,
     ...program.command,
     // Worker threads, because strace does not see into io_uring.
     `--blockdev=driver=file,node-name=disk,filename=${image},aio=threads,cache.direct=off`,
