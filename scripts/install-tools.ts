@@ -2,7 +2,8 @@ import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { messageOf } from '../src/base/errors.ts';
 import { fetchGuestKernel } from '../test/e2e/support/guest-kernel.ts';
-import { findTool, PACKAGE_OF } from '../test/e2e/support/requires.ts';
+import { findTool, PACKAGE_OF, skipsFail } from '../test/e2e/support/requires.ts';
+import { makePeers } from './peers.ts';
 
 /**
  * Installs what the tests need and this machine lacks; without root, names it. Returns what is still missing, one line
@@ -28,9 +29,17 @@ export async function installTools(say: (line: string) => void): Promise<string[
   }
   try {
     if (process.getuid?.() === 0 && !haveLists()) apt(['update']);
-    await fetchGuestKernel();
+    await fetchGuestKernel('system');
   } catch (error) {
     return [`no kernel for guests: ${messageOf(error)}`];
+  }
+  try {
+    makePeers(say);
+    await fetchGuestKernel('newest');
+  } catch (error) {
+    const line = `no peers, or no kernel of theirs: ${messageOf(error)}`;
+    if (skipsFail()) return [line];
+    say(`SKIPPED: tests with the newest QEMU and kernel: ${line}`);
   }
   return [];
 }

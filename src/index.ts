@@ -15,8 +15,17 @@ export { Region, Segments } from './block/memory.ts';
 export { CACHE_MODES, type CacheMode, type SyncErrorPolicy } from './durability/modes.ts';
 export { connectNbd, listNbdExports, type NbdClient } from './protocols/nbd/client.ts';
 export { formatNbdUri, parseNbdUri, type NbdUri } from './protocols/nbd/uri.ts';
+export { connectVhostUserBlk, type VhostUserBlkDevice } from './protocols/vhost-user/blk-client.ts';
 export { openReactor } from './reactor/open.ts';
 export type { Reactor, SocketAddress, TlsSettings } from './reactor/reactor.ts';
-export type { DiskConfig, DiskCounters, ListenConfig, ServerConfig } from './server/config.ts';
+export type {
+  DiskConfig,
+  DiskCounters,
+  ListenConfig,
+  NbdListen,
+  Served,
+  ServerConfig,
+  VhostUserBlkListen,
+} from './server/config.ts';
 export { type LogLevel, type Server, startServer } from './server/server.ts';
 export { openMemoryStore } from './stores/memory/memory-store.ts';

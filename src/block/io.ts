@@ -27,7 +27,7 @@ export const FLAG = {
   FAST: 4,
   /** EXTENTS: only the first extent is wanted. */
   ONE: 8,
-  /** WRITE, WRITE_ZEROES, DISCARD: drain, flush, this, flush. Nothing passes it. */
+  /** WRITE, WRITE_ZEROES, DISCARD: drain, flush, this, flush. READ, FLUSH: drain, this. Nothing passes it. */
   BARRIER: 16,
 } as const;
 

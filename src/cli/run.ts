@@ -6,6 +6,7 @@ import { runExplain } from './commands/explain.ts';
 import { runInfo } from './commands/info.ts';
 import { runCompletion, runMan } from './commands/pages.ts';
 import { runServe } from './commands/serve.ts';
+import { asksForCapabilities, capabilities, runVhostUserBlk } from './commands/vhost-user-blk.ts';
 import { errorLine, EXIT, exitCodeOf } from './exit-codes.ts';
 import { makeOutput, type Output } from './output.ts';
 import { renderJson } from './pages/json.ts';
@@ -13,8 +14,8 @@ import { parseCommandLine, type Parsed } from './parse.ts';
 import { PROGRAM } from './spec/program.ts';
 import { packageVersion } from './version.ts';
 
-/** Runs the process's command line and ends the process with its exit code. */
-export async function main(): Promise<void> {
+/** Runs a command line (without node and the script) and ends the process with its exit code. */
+export async function main(argv: readonly string[]): Promise<void> {
   // A reader that closed our standard output, as `head` does, is no error of ours, and a server goes on.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code !== 'EPIPE') process.exit(EXIT.FAILED);
@@ -23,7 +24,6 @@ export async function main(): Promise<void> {
     process.stderr.write(`${errorLine(error)}\n${error.stack ?? ''}\n`);
     process.exit(EXIT.INTERNAL);
   });
-  const argv = process.argv.slice(2);
   let code: number;
   try {
     code = await run(argv);
@@ -39,6 +39,10 @@ export async function main(): Promise<void> {
 }
 
 async function run(argv: readonly string[]): Promise<number> {
+  if (asksForCapabilities(argv)) {
+    process.stdout.write(`${capabilities()}\n`);
+    return EXIT.OK;
+  }
   const version = packageVersion();
   const parsed = parseCommandLine(PROGRAM, version, argv);
   if (parsed.kind === 'text') {
@@ -75,6 +79,8 @@ async function runCommand(
       return runResume(operands, options, output);
     case 'counters':
       return runCounters(operands, output);
+    case 'vhost-user-blk':
+      return runVhostUserBlk(options, output);
     case 'completion':
       return runCompletion(operands, output);
     case 'man':

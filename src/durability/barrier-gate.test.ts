@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { DiskBench } from '../../test/durability/disk-bench.ts';
-import { Client } from '../../test/durability/volatile-store.ts';
-import { FLAG } from '../block/io.ts';
+import { Asked, Client } from '../../test/durability/volatile-store.ts';
+import { FLAG, OP } from '../block/io.ts';
 
 test('a barrier drains, flushes, goes alone and is stable; nothing passes it', () => {
   const at = new DiskBench();
@@ -82,4 +82,50 @@ test('a store that completes at once: barriers and queues in one call', () => {
     at.client.write(3),
   ];
   assert.ok(all.every((asked) => asked.succeeded));
+});
+
+test('a barrier on a read: everything before it is done, it goes alone, and nothing is flushed', () => {
+  const at = new DiskBench();
+  const { store, client } = at;
+  const before = client.write(1);
+  const barrier = client.submit(new Asked(OP.READ, 1, FLAG.BARRIER));
+  const after = client.write(2);
+  assert.equal(store.pending.length, 1, 'it waits for what is in flight');
+  store.finish(before.io);
+  assert.deepEqual(store.pending, [barrier.io], 'it goes alone');
+  assert.equal(store.syncs, 0);
+  assert.ok((barrier.io.flags & FLAG.BARRIER) === 0, 'the store sees no barrier');
+  store.finish(barrier.io);
+  assert.ok(barrier.succeeded);
+  assert.equal(barrier.io.flags, FLAG.BARRIER);
+  assert.deepEqual(store.pending, [after.io]);
+  store.finish();
+  assert.equal(store.syncs, 0);
+});
+
+test('a barrier on a flush covers what was in flight when it came, and is one flush', () => {
+  const at = new DiskBench();
+  const { store, client } = at;
+  const before = client.write(1);
+  const barrier = client.submit(new Asked(OP.FLUSH, 0, FLAG.BARRIER));
+  const after = client.write(2);
+  assert.equal(store.syncing, false, 'it waits for what is in flight');
+  store.finish(before.io);
+  assert.ok(store.syncing && store.pending.length === 0, 'it goes alone');
+  store.finishSync();
+  assert.ok(barrier.succeeded && store.isStable(before));
+  assert.deepEqual(store.pending, [after.io]);
+  store.finish();
+  assert.equal(store.syncs, 1);
+});
+
+test('unsafe keeps the order of a flush that is a barrier, and does not do it', () => {
+  const at = new DiskBench('unsafe');
+  const before = at.client.write(1);
+  const barrier = at.client.submit(new Asked(OP.FLUSH, 0, FLAG.BARRIER));
+  const after = at.client.write(2);
+  assert.ok(!barrier.done);
+  at.store.finish(before.io);
+  assert.ok(barrier.succeeded && at.store.syncs === 0);
+  assert.deepEqual(at.store.pending, [after.io]);
 });

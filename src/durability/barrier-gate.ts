@@ -7,7 +7,8 @@ import { IoRing } from './io-ring.ts';
 /**
  * Where all requests of a disk pass on their way to the store, so that nothing passes a barrier: a request with BARRIER
  * waits until everything before it is done (drain), flushes, and goes alone; it is stable when it completes. What
- * arrives meanwhile waits in order. A FLUSH is no barrier: it goes past writes in flight, which it does not cover.
+ * arrives meanwhile waits in order. One that changes nothing is only put in order: there is nothing of it to be stable.
+ * A FLUSH without BARRIER is none: it goes past writes in flight, which it does not cover.
  */
 export class BarrierGate implements FlushWaiter {
   readonly #store: BlockDevice;
@@ -68,10 +69,13 @@ export class BarrierGate implements FlushWaiter {
 
   #startBarrier(io: Io): void {
     this.#barrier = io;
-    this.#inFlight += 1;
     io.flags &= ~FLAG.BARRIER;
-    if (this.#ignoresFlush) this.#store.submit(io);
-    else this.#flushes.flushFor(io, this);
+    if (this.#ignoresFlush || !io.mutates) {
+      this.#start(io);
+      return;
+    }
+    this.#inFlight += 1;
+    this.#flushes.flushFor(io, this);
   }
 
   /** A loop with a guard: a store may complete inside `submit`, which comes back here through `leave`. */
@@ -88,5 +92,5 @@ export class BarrierGate implements FlushWaiter {
 }
 
 function isBarrier(io: Io): boolean {
-  return (io.flags & FLAG.BARRIER) !== 0 && io.mutates;
+  return (io.flags & FLAG.BARRIER) !== 0;
 }

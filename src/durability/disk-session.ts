@@ -18,6 +18,13 @@ export interface SessionOptions {
   readonly peer?: Peer;
 }
 
+/**
+ * What a client takes the write cache for, where its protocol shows it a setting that may be out of date (the
+ * `writeback` byte of virtio-blk, which front-ends cache). `off`: it may rely on every completed write. `doubtful`: it
+ * may, until a FLUSH shows that it does not.
+ */
+export type CacheBelief = 'on' | 'doubtful' | 'off';
+
 /** In `io.saved`: the caller's flags below, and this above them: the request is stable when the store completes it. */
 const STABLE = 256;
 const CALLER_FLAGS = 255;
@@ -35,6 +42,7 @@ export class DiskSession implements BlockDevice, IoOwner, FlushWaiter {
   /** The peer that may hold on to writes a crash of the host took, or null. */
   #doubtedPeer: string | null;
   #hasFlushed = false;
+  #belief: CacheBelief = 'on';
   #ended = false;
   #inFlight = 0;
   #shown: DeviceInfo | null = null;
@@ -60,6 +68,19 @@ export class DiskSession implements BlockDevice, IoOwner, FlushWaiter {
       this.#shown = writeCache === info.writeCache ? info : Object.freeze({ ...info, writeCache });
     }
     return this.#shown;
+  }
+
+  /** `on` unless told otherwise: most protocols show no setting. A FLUSH turns `doubtful` into `on`. */
+  get cacheBelief(): CacheBelief {
+    return this.#belief;
+  }
+
+  /**
+   * Other than `on`, this client's writes are stable when they complete, whatever the disk's setting (P3). What completed
+   * before is not made stable by it: who tells a client that the cache is off has flushed, or it was off all along.
+   */
+  set cacheBelief(belief: CacheBelief) {
+    this.#belief = belief;
   }
 
   get ended(): boolean {
@@ -132,11 +153,17 @@ export class DiskSession implements BlockDevice, IoOwner, FlushWaiter {
 
   /** Whether a mutation completing now has to be stable (P3, P9). */
   get #strict(): boolean {
-    return this.#disk.strict || !this.#flushes || (this.#untilFlush && !this.#hasFlushed);
+    return (
+      this.#disk.strict ||
+      !this.#flushes ||
+      this.#belief !== 'on' ||
+      (this.#untilFlush && !this.#hasFlushed)
+    );
   }
 
   #flushAsked(): void {
     this.#hasFlushed = true;
+    if (this.#belief === 'doubtful') this.#belief = 'on';
     this.#disk.tally.flushesAsked += 1;
   }
 

@@ -55,7 +55,7 @@ export interface Poller {
 export interface Sharing {
   /** Throws a ConfigError when the path cannot be bound, as Reactor.listen. */
   listen(path: string, accepted: (socket: DescriptorSocket) => void): Promise<Listener>;
-  /** Rejects with an error that has a `code` (ENOENT, ECONNREFUSED) when nobody listens. */
+  /** Rejects with a SocketError (`code` ENOENT, ECONNREFUSED) when nobody listens. */
   connect(path: string): Promise<DescriptorSocket>;
   /** A connected socket that somebody else made (socketpair, --fd). It is the socket's from now on. */
   adopt(fd: number, peer: string): DescriptorSocket;
@@ -63,14 +63,18 @@ export interface Sharing {
   pair(): [DescriptorSocket, number];
   /**
    * Maps `lengthBytes` of `fd` from `offsetBytes` (any, not only multiples of a page). Throws a ProtocolError when the
-   * file is shorter (touching it would kill the process, SIGBUS) or the kernel refuses. The descriptor stays open.
+   * file is shorter (touching it would kill the process, SIGBUS) or the kernel refuses. The descriptor stays open. A
+   * file that is not sealed can still be made shorter by its owner later: whose memory is mapped is trusted that far.
    */
   map(fd: number, lengthBytes: number, offsetBytes: number): SharedMemory;
   /** New zeroed memory that can be passed on: memfd_create(2), sealed against shrinking. The caller closes `fd`. */
   create(name: string, lengthBytes: number): { fd: number; memory: SharedMemory };
   /** eventfd(2), close-on-exec and non-blocking. */
   eventfd(): number;
-  /** Adds 1 to an eventfd: rings whoever waits for it. Errors are ignored: the other side is gone, or rung already. */
+  /**
+   * Adds 1 to an eventfd: rings whoever waits for it. Errors are ignored: the other side is gone, or rung already, or
+   * gave something that is no eventfd.
+   */
   signal(fd: number): void;
   /**
    * Calls `rung` in a turn after every ring of the eventfd, until `stop`; several rings may be one call. The descriptor
@@ -79,5 +83,6 @@ export interface Sharing {
   watch(fd: number, rung: () => void): { stop(stopped: () => void): void };
   /** Has `poller` looked at in every turn. Returns how to end that. */
   poll(poller: Poller): () => void;
+  /** Closes a descriptor that came through this interface: all of them are closed this way. */
   closeDescriptor(fd: number): void;
 }

@@ -34,7 +34,21 @@ const raw = {
   poll: define('int poll(int64_t fds, int64_t count, int timeout)'),
   close: define('int close(int fd)'),
   fstatfs: define('int fstatfs(int fd, int64_t address)'),
+  write: define('int64_t write(int fd, int64_t address, size_t length)'),
+  recvmsg: define('int64_t recvmsg(int fd, int64_t message, int flags)'),
+  sendmsg: define('int64_t sendmsg(int fd, int64_t message, int flags)'),
+  socketpair: define('int socketpair(int domain, int type, int protocol, int64_t address)'),
+  eventfd: define('int eventfd(uint32_t initial, int flags)'),
+  ftruncate: define('int ftruncate(int fd, int64_t length)'),
+  // Variadic in C, as syscall above; the argument of every command used here is an integer.
+  fcntl: define('int fcntl(int fd, int command, int64_t argument)'),
+  getpagesize: define('int getpagesize()'),
 };
+
+const memfdCreateRaw = libc.func('int memfd_create(const char *name, uint32_t flags)') as (
+  name: string,
+  flags: number,
+) => number;
 
 function checked(result: number): number {
   return result < 0 ? -koffi.errno() : result;
@@ -63,7 +77,24 @@ export function mapMemory(length: number): Region {
 
 /** Gives a mapping back. The Region's views must not be touched any more. */
 export function unmap(region: Region): void {
-  raw.munmap(region.address, region.bytes.length);
+  unmapRange(region.address, region.bytes.length);
+}
+
+/** The unit of mappings in bytes. */
+export const PAGE_BYTES: number = raw.getpagesize();
+
+/** Maps a descriptor's memory, read-write and shared, page by page on demand. Its address, or -errno. */
+export function mapRange(fd: number, length: number, offset: number): number {
+  return checked(raw.mmap(0, length, PROT_READ_WRITE, MAP_SHARED, fd, offset));
+}
+
+export function unmapRange(address: number, length: number): void {
+  raw.munmap(address, length);
+}
+
+/** Memory at an address, as TypeScript sees it. Throws a RangeError when it is larger than an ArrayBuffer may be. */
+export function regionAt(address: number, length: number): Region {
+  return new Region(address, koffi.view(BigInt(address), length));
 }
 
 // [io_uring_setup(2)], [io_uring_enter(2)]: numbers are the same on all architectures since Linux 5.1.
@@ -193,6 +224,42 @@ export function eventLoop(): EventLoop {
     fd: define('int uv_backend_fd(int64_t loop)')(address),
     timeoutMs: () => timeout(address),
   };
+}
+
+export function write(fd: number, address: number, length: number): number {
+  return checked(raw.write(fd, address, length));
+}
+
+/** [recvmsg(2)] with a struct msghdr at `message`. */
+export function recvmsg(fd: number, message: number, flags: number): number {
+  return checked(raw.recvmsg(fd, message, flags));
+}
+
+/** [sendmsg(2)] */
+export function sendmsg(fd: number, message: number, flags: number): number {
+  return checked(raw.sendmsg(fd, message, flags));
+}
+
+/** Both ends go to the first 8 bytes of `scratch`. */
+export function socketpair(domain: number, type: number, scratch: Region): number {
+  return checked(raw.socketpair(domain, type, 0, scratch.address));
+}
+
+export function eventfd(flags: number): number {
+  return checked(raw.eventfd(0, flags));
+}
+
+export function memfdCreate(name: string, flags: number): number {
+  return checked(memfdCreateRaw(name, flags));
+}
+
+export function ftruncate(fd: number, length: number): number {
+  return checked(raw.ftruncate(fd, length));
+}
+
+/** [fcntl(2)] with an integer argument. */
+export function fcntl(fd: number, command: number, argument: number): number {
+  return checked(raw.fcntl(fd, command, argument));
 }
 
 /** The file system's magic number [statfs(2)]. `scratch` holds at least 128 bytes. */

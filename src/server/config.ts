@@ -14,9 +14,43 @@ export interface DiskConfig {
   readonly onSyncError: SyncErrorPolicy;
 }
 
-export interface ListenConfig {
+/** A place where all disks are served over NBD. */
+export interface NbdListen {
   readonly protocol: 'nbd';
   readonly address: SocketAddress;
+}
+
+/** A place where one disk is a virtio-blk device over vhost-user. Needs the io_uring reactor. */
+export interface VhostUserBlkListen {
+  readonly protocol: 'vhost-user-blk';
+  /** A path, or a descriptor that is connected to a front-end already. */
+  readonly address: Exclude<SocketAddress, { readonly kind: 'tcp' }>;
+  /** The export name of the disk. */
+  readonly exportName: string;
+  /** The most queues, also what `num_queues` says: 1 to MAX_QUEUES; absent: DEFAULT_QUEUES. */
+  readonly queues?: number;
+  /** What GET_ID answers: at most 20 bytes of printable ASCII. Absent: made of the disk's name. */
+  readonly serial?: string;
+  /** Offers VIRTIO_BLK_F_REQ_FLAGS, which is not yet in a published specification. */
+  readonly offerFua?: boolean;
+  /** The front-end listens at the path; Holdfast connects, and connects again when it is gone. */
+  readonly connect?: boolean;
+}
+
+export type ListenConfig = NbdListen | VhostUserBlkListen;
+
+/**
+ * The most queues of a device that nobody has said more about. QEMU wants one for each virtual processor and does not
+ * start with fewer, so it is more than most guests have processors; queues that nobody sets up cost nothing.
+ */
+export const DEFAULT_QUEUES = 64;
+/** One place where a running server is reached. */
+export interface Served {
+  readonly protocol: ListenConfig['protocol'];
+  /** With the port the kernel chose. */
+  readonly address: SocketAddress;
+  /** What clients are pointed at: NBD URIs, one for each disk, or `vhost-user-blk:PATH`. None for a descriptor. */
+  readonly names: readonly string[];
 }
 
 export interface ServerConfig {

@@ -1,16 +1,15 @@
-import { ConfigError } from '../base/errors.ts';
-import { letEventLoopRun } from '../base/event-loop.ts';
+import { ConfigError, messageOf } from '../base/errors.ts';
 import { parseSize } from '../base/units.ts';
 import type { BlockDevice } from '../block/device.ts';
 import { Disk } from '../durability/disk.ts';
 import { CACHE_MODES } from '../durability/modes.ts';
-import { NbdConnection, type ConnectionContext } from '../protocols/nbd/connection.ts';
-import { NbdExport } from '../protocols/nbd/export.ts';
 import { openReactor } from '../reactor/open.ts';
-import type { Listener, Reactor, SocketAddress, Stream, TlsSettings } from '../reactor/reactor.ts';
+import type { Reactor, TlsSettings } from '../reactor/reactor.ts';
 import { openFileStore } from '../stores/file/open.ts';
 import { openMemoryStore } from '../stores/memory/memory-store.ts';
-import type { DiskConfig, DiskCounters, ServerConfig } from './config.ts';
+import type { DiskConfig, DiskCounters, ListenConfig, Served, ServerConfig } from './config.ts';
+import type { Face, FaceContext, OpenDisk } from './faces/face.ts';
+import { FACES } from './faces.ts';
 import { LogLimit } from './log-limit.ts';
 import type { LogLevel } from './messages.ts';
 
@@ -27,27 +26,20 @@ const LEAST_PAGES = 96;
 export interface DataPlaneHooks {
   readonly log: (level: LogLevel, line: string) => void;
   readonly bridgeTls: (fd: number, settings: TlsSettings) => Promise<number>;
-}
-
-interface ServedDisk {
-  readonly config: DiskConfig;
-  readonly served: NbdExport;
+  /** No place can get a client any more. */
+  readonly over: () => void;
 }
 
 /** Everything between the sockets and the disks of one server, on one reactor. */
 export class DataPlane {
   /** Which reactor it is, and why. */
   readonly reactorLine: string;
-  readonly #config: ServerConfig;
-  readonly #hooks: DataPlaneHooks;
   readonly #reactor: Reactor;
-  readonly #disks: ServedDisk[] = [];
-  readonly #exports = new Map<string, NbdExport>();
-  readonly #listeners: Listener[] = [];
-  readonly #connections = new Set<NbdConnection>();
-  readonly #context: ConnectionContext;
-  #stopping = false;
-  #allEnded: () => void = () => {};
+  readonly #disks = new Map<string, OpenDisk>();
+  readonly #faces = new Map<ListenConfig['protocol'], Face>();
+  readonly #served: Served[] = [];
+  readonly #context: FaceContext;
+  #placesLeft: number;
 
   private constructor(
     config: ServerConfig,
@@ -56,20 +48,25 @@ export class DataPlane {
     reactorLine: string,
   ) {
     this.reactorLine = reactorLine;
-    this.#config = config;
-    this.#hooks = hooks;
     this.#reactor = reactor;
+    this.#placesLeft = config.listen.length;
     const limit = new LogLimit(
       () => reactor.nowMs(),
       (line) => hooks.log('info', line),
     );
     this.#context = {
+      config,
       reactor,
-      exports: this.#exports,
-      tlsMode: config.tlsMode,
-      ...(config.tls === undefined ? {} : { tls: config.tls }),
+      disks: this.#disks,
       log: (line) => limit.log(line),
-      ended: (connection) => this.#ended(connection),
+      warn: (line) => hooks.log('warn', line),
+      fence: (disk) => {
+        for (const face of this.#faces.values()) face.fence(disk);
+      },
+      placeOver: () => {
+        this.#placesLeft -= 1;
+        if (this.#placesLeft === 0) hooks.over();
+      },
     };
   }
 
@@ -82,9 +79,7 @@ export class DataPlane {
     const plane = new DataPlane(config, hooks, reactor, line);
     try {
       for (const disk of config.disks) await plane.#openDisk(disk);
-      for (const { address } of config.listen) {
-        plane.#listeners.push(await reactor.listen(address, (stream) => plane.#accept(stream)));
-      }
+      for (const where of config.listen) await plane.#listen(where);
     } catch (error) {
       await plane.stop();
       throw error;
@@ -92,22 +87,23 @@ export class DataPlane {
     return plane;
   }
 
-  get addresses(): readonly SocketAddress[] {
-    return this.#listeners.map((listener) => listener.address);
+  /** Where it is reached, in the order of the configuration. */
+  get served(): readonly Served[] {
+    return this.#served;
   }
 
   counters(): readonly DiskCounters[] {
-    return this.#disks.map(({ config, served }) => ({
+    return [...this.#disks.values()].map(({ config, disk }) => ({
       disk: config.disk,
       export: config.exportName,
       cache: config.cache,
-      ...served.disk.counters,
+      ...disk.counters,
     }));
   }
 
   /** The operator accepts what a failed sync lost, and lets a stopped or poisoned disk go on. */
   resume(exportName: string): void {
-    const found = this.#exports.get(exportName);
+    const found = this.#disks.get(exportName);
     if (found === undefined) {
       throw new ConfigError(`no export is named '${exportName}'`, 'see the list of exports');
     }
@@ -118,21 +114,14 @@ export class DataPlane {
    * Takes no more connections, answers what was asked, makes everything stable and closes. Returns the last counters.
    */
   async stop(): Promise<readonly DiskCounters[]> {
-    this.#stopping = true;
-    for (const listener of this.#listeners.splice(0)) await listener.close();
-    if (this.#connections.size > 0) {
-      const ended = new Promise<void>((resolve) => {
-        this.#allEnded = resolve;
-      });
-      for (const connection of this.#connections) connection.shutdown();
-      await ended;
-    }
-    for (const { config, served } of this.#disks) {
+    await Promise.all([...this.#faces.values()].map((face) => face.stop()));
+    for (const { config, disk } of this.#disks.values()) {
       try {
-        await served.disk.close();
+        await disk.close();
       } catch (error) {
-        const why = error instanceof Error ? error.message : String(error);
-        this.#hooks.log('warn', `${config.disk}: not everything could be made stable: ${why}`);
+        this.#context.warn(
+          `${config.disk}: not everything could be made stable: ${messageOf(error)}`,
+        );
       }
     }
     const counters = this.counters();
@@ -140,23 +129,31 @@ export class DataPlane {
     return counters;
   }
 
+  async #listen(where: ListenConfig): Promise<void> {
+    const { protocol } = where;
+    let face = this.#faces.get(protocol);
+    if (face === undefined) {
+      face = await FACES[protocol](this.#context);
+      this.#faces.set(protocol, face);
+    }
+    this.#served.push({ protocol, ...(await face.listen(where)) });
+  }
+
   async #openDisk(config: DiskConfig): Promise<void> {
-    if (this.#exports.has(config.exportName)) {
+    if (this.#disks.has(config.exportName)) {
       throw new ConfigError(
         `${config.disk}: there is already an export named '${config.exportName}'`,
         'give each disk a name of its own with --export',
       );
     }
-    const log = (line: string): void => this.#hooks.log('warn', line);
     const disk = config.disk.startsWith(MEMORY_PREFIX)
       ? new Disk({ store: memoryStore(config), mode: config.cache })
-      : await this.#fileDisk(config, log);
-    const served = new NbdExport(config.exportName, config.description, disk);
-    this.#exports.set(config.exportName, served);
-    this.#disks.push({ config, served });
+      : await this.#fileDisk(config);
+    this.#disks.set(config.exportName, { config, disk });
   }
 
-  async #fileDisk(config: DiskConfig, log: (line: string) => void): Promise<Disk> {
+  async #fileDisk(config: DiskConfig): Promise<Disk> {
+    const { warn: log } = this.#context;
     const store = await openFileStore(this.#reactor, {
       path: config.disk,
       direct: CACHE_MODES[config.cache].direct,
@@ -172,24 +169,6 @@ export class DataPlane {
       ...(state === null ? {} : { resumeGuard: state }),
       log: (line) => log(`${config.disk}: ${line}`),
     });
-  }
-
-  #accept(stream: Stream): void {
-    if (this.#stopping || this.#connections.size >= this.#config.maxConnections) {
-      const why = this.#stopping ? 'the server is stopping' : 'too many connections';
-      this.#context.log(`${stream.peer}: refused: ${why}`);
-      stream.close(() => {});
-      return;
-    }
-    this.#connections.add(new NbdConnection(this.#context, stream));
-  }
-
-  #ended(connection: NbdConnection): void {
-    this.#connections.delete(connection);
-    if (this.#stopping && this.#connections.size === 0) {
-      this.#allEnded();
-      letEventLoopRun();
-    }
   }
 }
 

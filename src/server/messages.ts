@@ -1,6 +1,5 @@
 import type { TlsReply, TlsRequest } from '../reactor/tls-bridge.ts';
-import type { SocketAddress } from '../reactor/reactor.ts';
-import type { DiskCounters, ServerConfig } from './config.ts';
+import type { DiskCounters, Served, ServerConfig } from './config.ts';
 
 // What the main thread and the data plane's thread say to each other.
 
@@ -29,10 +28,12 @@ export interface ErrorMessage {
 export type FromDataPlane =
   | {
       readonly type: 'ready';
-      readonly addresses: readonly SocketAddress[];
+      readonly served: readonly Served[];
       readonly reactor: string;
     }
   | { readonly type: 'failed'; readonly error: ErrorMessage }
+  /** No place can get a client any more. */
+  | { readonly type: 'over' }
   | { readonly type: 'log'; readonly level: LogLevel; readonly line: string }
   | { readonly type: 'answer'; readonly id: number; readonly counters: readonly DiskCounters[] }
   | { readonly type: 'refused'; readonly id: number; readonly error: ErrorMessage }

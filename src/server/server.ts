@@ -1,10 +1,9 @@
 import { Worker } from 'node:worker_threads';
 import { AssertionError } from '../base/assert.ts';
 import { ConfigError } from '../base/errors.ts';
-import { formatNbdUri } from '../protocols/nbd/uri.ts';
 import type { SocketAddress } from '../reactor/reactor.ts';
 import { TlsBridge } from '../reactor/tls-bridge.ts';
-import type { DiskCounters, ServerConfig } from './config.ts';
+import type { DiskCounters, Served, ServerConfig } from './config.ts';
 import type {
   DataPlaneStart,
   ErrorMessage,
@@ -16,10 +15,12 @@ import type {
 export type { LogLevel } from './messages.ts';
 
 export interface Server {
-  /** One for each listener and disk, with the port the kernel chose. */
+  /** NBD: one for each listener and disk, with the port the kernel chose. */
   readonly uris: readonly string[];
-  /** Where it listens; a socket handed over by systemd has no address of ours. */
+  /** Where it listens for NBD; a socket handed over by systemd has no address of ours. */
   readonly addresses: readonly SocketAddress[];
+  /** Every place where it is reached, in the order of the configuration. */
+  readonly served: readonly Served[];
   /** Which reactor it runs on, and why: one line. */
   readonly reactor: string;
   /** After `stop`: as they were at the end. */
@@ -28,6 +29,11 @@ export interface Server {
   resume(exportName: string): Promise<void>;
   /** Answers what was asked, makes everything stable, closes. Calling it again waits for the same end. */
   stop(): Promise<void>;
+  /**
+   * Resolves when no client can come any more: its only places were descriptors, and those who were at the other ends
+   * are gone.
+   */
+  readonly over: Promise<void>;
   /** Resolves after `stop`; rejects when the data plane dies of a bug of ours. */
   readonly stopped: Promise<void>;
 }
@@ -56,14 +62,15 @@ export async function startServer(
     resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
   });
   const handle = new ServerHandle(worker, log);
-  const { addresses, reactor } = await handle.ready;
-  return handle.serve(uris(config, addresses), addresses, reactor);
+  const { served, reactor } = await handle.ready;
+  return handle.serve(served, reactor);
 }
 
 type Ready = Extract<FromDataPlane, { type: 'ready' }>;
 
 class ServerHandle {
   readonly ready: Promise<Ready>;
+  readonly #over: Promise<void>;
   readonly #worker: Worker;
   readonly #waiting = new Map<number, Waiting>();
   readonly #exited: Promise<void>;
@@ -75,6 +82,11 @@ class ServerHandle {
   constructor(worker: Worker, log: (level: LogLevel, line: string) => void) {
     this.#worker = worker;
     const tls = new TlsBridge((reply) => worker.postMessage(reply));
+    this.#over = new Promise((resolve) => {
+      worker.on('message', (message: FromDataPlane) => {
+        if (message.type === 'over') resolve();
+      });
+    });
     this.ready = new Promise((resolve, reject) => {
       worker.on('message', (message: FromDataPlane) => {
         if (tls.handle(message)) return;
@@ -99,11 +111,14 @@ class ServerHandle {
     this.#exited.catch(() => {});
   }
 
-  serve(served: readonly string[], addresses: readonly SocketAddress[], reactor: string): Server {
+  serve(served: readonly Served[], reactor: string): Server {
+    const nbd = served.filter(({ protocol }) => protocol === 'nbd');
     return {
-      uris: served,
-      addresses,
+      uris: nbd.flatMap(({ names }) => names),
+      addresses: nbd.map(({ address }) => address),
+      served,
       reactor,
+      over: this.#over,
       counters: () =>
         this.#final === null ? this.#ask({ type: 'counters' }) : Promise.resolve(this.#final),
       resume: async (exportName) => {
@@ -145,15 +160,4 @@ function errorOf({ name, message, hint, code }: ErrorMessage): Error {
       ? Object.assign(new Error(message), { name })
       : new ConfigError(message, hint);
   return code === undefined ? error : Object.assign(error, { code });
-}
-
-function uris(config: ServerConfig, addresses: readonly SocketAddress[]): string[] {
-  const made: string[] = [];
-  for (const address of addresses) {
-    if (address.kind === 'fd') continue;
-    for (const { exportName } of config.disks) {
-      made.push(formatNbdUri({ address, exportName, tls: config.tlsMode === 'off' ? null : {} }));
-    }
-  }
-  return made;
 }

@@ -13,12 +13,13 @@ async function main(port: MessagePort, { config }: DataPlaneStart): Promise<void
   const plane = await DataPlane.start(config, {
     log: (level, line) => say({ type: 'log', level, line }),
     bridgeTls: tls.bridgeTls,
+    over: () => say({ type: 'over' }),
   });
   port.on('message', (message: ToDataPlane) => {
     if (tls.handle(message)) return;
     void obey(plane, message, port, say);
   });
-  say({ type: 'ready', addresses: plane.addresses, reactor: plane.reactorLine });
+  say({ type: 'ready', served: plane.served, reactor: plane.reactorLine });
 }
 
 async function obey(

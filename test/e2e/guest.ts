@@ -1,64 +1,57 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
-import { existsSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createConnection } from 'node:net';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { killGroup, succeed, until } from './support/command.ts';
-import { Cpio } from './support/cpio.ts';
-import { fetchGuestKernel, moduleFiles } from './support/guest-kernel.ts';
-import type { GuestKernel } from './support/guest-kernel.ts';
+import { killGroup, until } from './support/command.ts';
+import { fetchGuestKernel } from './support/guest-kernel.ts';
+import type { KernelEdition } from './support/guest-kernel.ts';
 import { workspace } from './support/holdfast.ts';
-import { tool } from './support/requires.ts';
+import { buildInitramfs, KERNEL_ARGUMENTS } from './support/initramfs.ts';
+import type { InitramfsOptions } from './support/initramfs.ts';
+import { peersRoot, peerTool, requiresPeers } from './support/peers.ts';
+import { qmp } from './support/qmp.ts';
+import { requires, tool } from './support/requires.ts';
 
 /** What a guest needs of this machine: for `requires(...GUEST_TOOLS)`. */
 export const GUEST_TOOLS = ['qemu-system-x86_64', 'busybox'] as const;
 
-export interface GuestOptions {
+/** This machine's Debian's QEMU and kernel, or the newest ones. */
+export interface Machine {
+  readonly qemu: 'system' | 'peers';
+  readonly kernel: KernelEdition;
+}
+
+export const SYSTEM: Machine = { qemu: 'system', kernel: 'system' };
+export const NEWEST: Machine = { qemu: 'peers', kernel: 'newest' };
+
+export const MACHINES: Readonly<Record<string, Machine>> = {
+  'system QEMU and kernel': SYSTEM,
+  'newest QEMU and kernel': NEWEST,
+};
+
+/** As `requires`, for a test on this machine. */
+export function requiresMachine(
+  machine: Machine,
+  ...tools: readonly string[]
+): { skip: string | false } {
+  const options = requires(...tools);
+  return options.skip === false && machine !== SYSTEM ? requiresPeers() : options;
+}
+
+export interface GuestOptions extends InitramfsOptions {
   /** QEMU arguments that give it disks, see `virtioDisk`. */
   readonly devices: readonly string[];
-  /** Kernel modules beyond the usual (virtio_pci, virtio_blk, ext4); dependencies come along. */
-  readonly modules?: readonly string[];
-  /** Programs of this machine to bring along with their libraries, found by name: 'mkfs.ext4'. */
-  readonly programs?: readonly string[];
-  /** A network card; this machine is 10.0.2.2 [QEMU "User mode networking"]. */
-  readonly network?: boolean;
+  readonly machine?: Machine;
   readonly memoryMib?: number;
+  readonly processors?: number;
+  /** The firmware finds a system on a disk instead of being given a kernel; see `bootableImage`. */
+  readonly fromDisk?: boolean;
 }
 
 const BOOT_LIMIT_MS = 90_000;
-const BASE_MODULES = ['virtio_pci', 'virtio_blk', 'crc32c_generic', 'ext4'];
-const NETWORK_MODULES = ['virtio_net', 'af_packet'];
-
-/**
- * Commands come one a line, base64, on the second serial port; what each printed goes back the same way, then its
- * exit status. The first serial port is the console.
- */
-const INIT = `#!/bin/busybox sh
-/bin/busybox mkdir -p /proc /sys /dev /tmp /mnt /sbin /usr/bin /usr/sbin /run
-/bin/busybox --install -s
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs devtmpfs /dev
-for module in $(cat /modules.order); do insmod "$module" || echo "insmod $module failed"; done
-if [ -d /sys/class/net/eth0 ]; then
-  ip link set lo up
-  ip link set eth0 up
-  ip address add 10.0.2.15/24 dev eth0
-fi
-stty -F /dev/ttyS1 raw -echo
-exec 3<>/dev/ttyS1
-echo '@ready' >&3
-while read -r line <&3; do
-  echo "$line" | base64 -d >/tmp/command
-  sh /tmp/command >/tmp/output 2>&1 </dev/null
-  status=$?
-  echo "$(base64 /tmp/output | tr -d '\\n')@$status" >&3
-done
-`;
-
 /** QEMU arguments for a virtio disk on any -drive source, e.g. `file=nbd+unix:///?socket=S,cache=writeback`. */
 export function virtioDisk(source: string, index = 0, properties = ''): string[] {
   const drive = `if=none,id=drive${index},format=raw,${source}`;
@@ -80,39 +73,18 @@ export class Guest {
   }
 
   static async boot(t: TestContext, options: GuestOptions): Promise<Guest> {
-    const kernel = await fetchGuestKernel();
     const folder = workspace(t);
-    const initramfs = join(folder, 'initramfs.cpio');
-    writeFileSync(initramfs, await buildInitramfs(kernel, options));
-    const network =
-      options.network === true ? ['-nic', 'user,model=virtio-net-pci'] : ['-nic', 'none'];
+    const machine = options.machine ?? SYSTEM;
+    const { command, env } = emulator(machine);
+    const [program = '', ...before] = command;
     const child = spawn(
-      tool('qemu-system-x86_64'),
+      program,
       [
-        '-machine',
-        'q35,accel=tcg',
-        '-cpu',
-        'max',
-        '-m',
-        String(options.memoryMib ?? 256),
-        '-nodefaults',
-        '-no-reboot',
-        '-display',
-        'none',
-        '-serial',
-        `file:${join(folder, 'console.log')}`,
-        '-serial',
-        `unix:${join(folder, 'control.sock')},server=on,wait=off`,
-        '-kernel',
-        kernel.image,
-        '-initrd',
-        initramfs,
-        '-append',
-        'console=ttyS0 loglevel=5 panic=-1 mitigations=off',
-        ...network,
-        ...options.devices,
+        ...before,
+        ...machineArguments(folder, options),
+        ...(await systemArguments(folder, options)),
       ],
-      { detached: true, stdio: ['ignore', 'ignore', 'pipe'] },
+      { detached: true, stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, ...env } },
     );
     const guest = new Guest(child, folder);
     t.after(() => killGroup(child.pid, 'SIGKILL'));
@@ -133,6 +105,35 @@ export class Guest {
   get console(): string {
     const path = join(this.#folder, 'console.log');
     return existsSync(path) ? readFileSync(path, 'utf8') : '';
+  }
+
+  /** What the guest has written to its third serial port so far: it stays when QEMU is killed. */
+  get marks(): string {
+    const path = join(this.#folder, 'marks.log');
+    return existsSync(path) ? readFileSync(path, 'latin1') : '';
+  }
+
+  /** Waits for a mark. */
+  async mark(pattern: RegExp, limitMs = 60_000): Promise<string> {
+    return until(`the guest's mark ${pattern}`, limitMs, () => {
+      this.#assertRuns();
+      return pattern.exec(this.marks)?.[0] ?? null;
+    });
+  }
+
+  /** The reset button: the machine starts anew, and its devices are reset. */
+  async reset(): Promise<void> {
+    this.#input = '';
+    await qmp(join(this.#folder, 'qmp.sock'), [
+      { execute: 'set-action', arguments: { reboot: 'reset' } },
+      { execute: 'system_reset' },
+    ]);
+    await this.#line(BOOT_LIMIT_MS, (line) => line.includes('@ready'));
+  }
+
+  /** Stops the processors of the guest, or lets them go on; its devices are stopped with them. */
+  async pause(paused: boolean): Promise<void> {
+    await qmp(join(this.#folder, 'qmp.sock'), [{ execute: paused ? 'stop' : 'cont' }]);
   }
 
   /** Runs a shell script in the guest. Resolves with everything it printed and its exit status. */
@@ -174,6 +175,12 @@ export class Guest {
     return new Promise((resolve) => this.#child.once('exit', () => resolve()));
   }
 
+  #assertRuns(): void {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) {
+      throw new Error(`QEMU ended\n${this.console.slice(-2000)}`);
+    }
+  }
+
   async #connect(): Promise<void> {
     const path = join(this.#folder, 'control.sock');
     await until('QEMU', 10_000, () => {
@@ -194,9 +201,7 @@ export class Guest {
   /** The next line from the guest that `fits`. */
   #line(limitMs: number, fits: (line: string) => boolean): Promise<string> {
     return until('the guest', limitMs, () => {
-      if (this.#child.exitCode !== null || this.#child.signalCode !== null) {
-        throw new Error(`QEMU ended\n${this.console.slice(-2000)}`);
-      }
+      this.#assertRuns();
       for (let end = this.#input.indexOf('\n'); end >= 0; end = this.#input.indexOf('\n')) {
         const line = this.#input.slice(0, end).trim();
         this.#input = this.#input.slice(end + 1);
@@ -207,34 +212,41 @@ export class Guest {
   }
 }
 
-async function buildInitramfs(kernel: GuestKernel, options: GuestOptions): Promise<Buffer> {
-  const archive = new Cpio();
-  archive.file('init', Buffer.from(INIT));
-  archive.file('bin/busybox', readFileSync(tool('busybox')));
-  const wanted = [
-    ...BASE_MODULES,
-    ...(options.network === true ? NETWORK_MODULES : []),
-    ...(options.modules ?? []),
-  ];
-  const order: string[] = [];
-  for (const path of moduleFiles(kernel, wanted)) {
-    const inside = `modules/${order.length}-${path.slice(path.lastIndexOf('/') + 1)}`;
-    archive.file(inside, readFileSync(path));
-    order.push(`/${inside}`);
-  }
-  archive.file('modules.order', Buffer.from(`${order.join('\n')}\n`));
-  const files = new Set<string>();
-  for (const name of options.programs ?? []) {
-    const program = tool(name);
-    archive.file(`usr/sbin/${name}`, readFileSync(realpathSync(program)));
-    for (const library of await librariesOf(program)) files.add(library);
-  }
-  for (const library of files) archive.file(library.slice(1), readFileSync(realpathSync(library)));
-  return archive.finish();
+function emulator(machine: Machine): { command: string[]; env: Record<string, string> } {
+  const name = 'qemu-system-x86_64';
+  if (machine.qemu === 'system') return { command: [tool(name)], env: {} };
+  const { command, env } = peerTool(name);
+  const share = join(peersRoot() ?? '', 'usr/share');
+  // Firmware of its own age, which it would look for in the folders of this machine.
+  return { command: [...command, '-L', join(share, 'qemu'), '-L', join(share, 'seabios')], env };
 }
 
-/** The shared libraries and the dynamic linker of a program, as absolute paths. */
-async function librariesOf(program: string): Promise<string[]> {
-  const text = await succeed(['ldd', program]);
-  return [...text.matchAll(/(\/\S+) \(0x/g)].map((match) => match[1] as string);
+function machineArguments(folder: string, options: GuestOptions): string[] {
+  const mib = options.memoryMib ?? 256;
+  const settings = [
+    // A vhost-user back-end maps the guest's memory: it has to have a descriptor and be shared.
+    ['-object', `memory-backend-memfd,id=mem,size=${mib}M,share=on`],
+    // Without graphics the firmware and boot loaders talk to the first serial port.
+    ['-machine', 'q35,accel=tcg,memory-backend=mem,graphics=off'],
+    ['-cpu', 'max'],
+    ['-smp', String(options.processors ?? 1)],
+    ['-m', String(mib)],
+    ['-nodefaults'],
+    ['-no-reboot'],
+    ['-display', 'none'],
+    ['-serial', `file:${join(folder, 'console.log')}`],
+    ['-serial', `unix:${join(folder, 'control.sock')},server=on,wait=off`],
+    ['-serial', `file:${join(folder, 'marks.log')}`],
+    ['-qmp', `unix:${join(folder, 'qmp.sock')},server=on,wait=off`],
+    ['-nic', options.network === true ? 'user,model=virtio-net-pci' : 'none'],
+  ];
+  return [...settings.flat(), ...options.devices];
+}
+
+async function systemArguments(folder: string, options: GuestOptions): Promise<string[]> {
+  if (options.fromDisk === true) return [];
+  const kernel = await fetchGuestKernel((options.machine ?? SYSTEM).kernel);
+  const initramfs = join(folder, 'initramfs.cpio');
+  writeFileSync(initramfs, await buildInitramfs(kernel, options));
+  return ['-kernel', kernel.image, '-initrd', initramfs, '-append', KERNEL_ARGUMENTS];
 }

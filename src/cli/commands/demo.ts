@@ -7,7 +7,7 @@ import { createImage } from '../../stores/file/create.ts';
 import type { Output } from '../output.ts';
 import type { OptionValues } from '../parse.ts';
 import { cacheMode } from '../serve/disks.ts';
-import { MOST_SOCKET_PATH_BYTES, type ListenChoice } from '../serve/listen.ts';
+import { MOST_SOCKET_PATH_BYTES, type NbdChoice } from '../serve/listen.ts';
 import { DEFAULT_MAX_CONNECTIONS, parsePort, reactorKind, textOption } from '../serve/options.ts';
 import { runServer } from '../serve/run-server.ts';
 
@@ -59,7 +59,7 @@ function prepareDisk(disk: string, output: Output): void {
 }
 
 /** demo.img gets demo.sock; a path too long for the kernel gets a private socket instead. */
-function demoSocket(disk: string): ListenChoice {
+function demoSocket(disk: string): NbdChoice {
   const path = `${disk.replace(/\.[^./]*$/, '')}.sock`;
   if (Buffer.byteLength(path) > MOST_SOCKET_PATH_BYTES) return 'private';
   return { kind: 'unix', path };

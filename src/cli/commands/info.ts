@@ -1,17 +1,20 @@
 import { ConfigError, UsageError } from '../../base/errors.ts';
 import { connectNbd, listNbdExports } from '../../protocols/nbd/client.ts';
 import { isNbdUri } from '../../protocols/nbd/uri.ts';
+import { connectVhostUserBlk } from '../../protocols/vhost-user/blk-client.ts';
 import { openReactor } from '../../reactor/open.ts';
 import type { Reactor } from '../../reactor/reactor.ts';
 import { SocketError } from '../../reactor/socket-error.ts';
 import { EXIT, UnavailableError } from '../exit-codes.ts';
+import { describeDevice } from '../info/device-text.ts';
 import { describeExport, describeList } from '../info/export-text.ts';
 import { describeFile } from '../info/file-text.ts';
 import type { Output } from '../output.ts';
 import type { OptionValues } from '../parse.ts';
 import { switchOption } from '../serve/options.ts';
+import { isVhostUserBlk, parseVhostUserBlk } from '../serve/vhost-user.ts';
 
-/** `holdfast info URI|FILE`. */
+/** `holdfast info URI|vhost-user-blk:PATH|FILE`. */
 export async function runInfo(
   operands: readonly string[],
   options: OptionValues,
@@ -19,21 +22,22 @@ export async function runInfo(
 ): Promise<number> {
   const [target = ''] = operands;
   const list = switchOption(options, 'list');
-  const answer = isNbdUri(target) ? await askServer(target, list) : fileAnswer(target, list);
+  const answer = await describe(target, list);
   if (switchOption(options, 'json')) output.data(JSON.stringify(answer.json));
   else for (const line of answer.lines) output.data(line);
   return EXIT.OK;
+}
+
+async function describe(target: string, list: boolean): Promise<InfoAnswer> {
+  if (isNbdUri(target)) return askServer(target, list);
+  if (list) throw new UsageError(`--list needs an NBD URI, and '${target}' is none`);
+  return isVhostUserBlk(target) ? askDevice(target) : describeFile(target);
 }
 
 /** One answer, for people and for programs. */
 export interface InfoAnswer {
   readonly lines: readonly string[];
   readonly json: object;
-}
-
-function fileAnswer(path: string, list: boolean): InfoAnswer {
-  if (list) throw new UsageError(`--list needs an NBD URI, and '${path}' is none`);
-  return describeFile(path);
 }
 
 async function askServer(uri: string, list: boolean): Promise<InfoAnswer> {
@@ -44,6 +48,26 @@ async function askServer(uri: string, list: boolean): Promise<InfoAnswer> {
     return await askExport(reactor, uri);
   } catch (error) {
     throw error instanceof ConfigError && isSilence(error.cause) ? asUnavailable(error) : error;
+  } finally {
+    await reactor.close();
+  }
+}
+
+/** As a front-end: the device's only one for that moment. */
+async function askDevice(target: string): Promise<InfoAnswer> {
+  const { address } = parseVhostUserBlk(target);
+  if (address.kind === 'fd' || target.includes('?')) {
+    throw new UsageError(`'${target}': a device is asked at vhost-user-blk:PATH`);
+  }
+  const { reactor } = await openReactor('io_uring');
+  try {
+    const device = await connectVhostUserBlk(reactor, address.path);
+    const answer = describeDevice(target, device);
+    await device.close();
+    return answer;
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    throw isSilence(error) || isSilence(error.cause) ? asUnavailable(error) : error;
   } finally {
     await reactor.close();
   }

@@ -4,10 +4,11 @@ import type { Output } from '../output.ts';
 import type { OptionValues } from '../parse.ts';
 import { takeActivatedSockets } from '../serve/activation.ts';
 import { parseDisks } from '../serve/disks.ts';
-import { chooseListen } from '../serve/listen.ts';
+import { chooseListen, isNbd } from '../serve/listen.ts';
 import { maxConnections, reactorKind, switchOption, textOption } from '../serve/options.ts';
 import { runServer, type ServeSettings } from '../serve/run-server.ts';
 import { readTls } from '../serve/tls.ts';
+import { nameDisk } from '../serve/vhost-user.ts';
 
 /** `holdfast serve DISK...`. */
 export async function runServe(
@@ -33,7 +34,9 @@ export async function serveSettings(
   // The sockets are taken, and their variables removed, before anything is started from here.
   const activated = takeActivatedSockets(process.env, process.pid);
   const tls = await readTls(options);
-  const listen = chooseListen(options, activated, tls.mode);
+  const listen = chooseListen(options, activated, tls.mode).map((choice) =>
+    isNbd(choice) ? choice : nameDisk(choice, disks),
+  );
   const pidFile = textOption(options, 'pidFile');
   const control = textOption(options, 'control');
   if (control === undefined && textOption(options, 'onSyncError') === 'stop') {

@@ -91,6 +91,13 @@ test('until-flush is both, in its order', () => {
   assert.match(told.survives.hostCrash, /before a session's first flush, every acknowledged write/);
 });
 
+test('a guest without flushes gets write-through, but in the mode that promises nothing (P9)', () => {
+  const says = MODES.filter((mode) =>
+    /knows no flush/.test(explain(ORDINARY, mode).write.join(' ')),
+  );
+  assert.deepEqual(says, ['writeback', 'none', 'until-flush']);
+});
+
 test('unsafe is loud and promises nothing', () => {
   const told = explain(ORDINARY, 'unsafe');
   assert.match(told.flush.join(' '), /NOT done/);

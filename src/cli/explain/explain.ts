@@ -22,6 +22,11 @@ const FLUSHED =
   'what was flushed, or written with FUA; of the rest any part may be lost, in any order';
 const NOTHING_SURE = 'nothing for certain: parts of any age may be missing';
 
+/** P9: what a session without flushes gets. Over NBD every client is given the flush while there is a write cache. */
+const WITHOUT_FLUSH =
+  'A virtual machine (vhost-user-blk) whose driver knows no flush, or has switched the write ' +
+  'cache off, gets it acknowledged only when it is stable.';
+
 /** Puts a mode and a host together. Pure: all that it says follows from `facts`. */
 export function explain(facts: HostFacts, mode: CacheMode): Explanation {
   return {
@@ -50,7 +55,8 @@ export function explainMemory(mode: CacheMode): Explanation {
 }
 
 function explainWrite(facts: HostFacts, mode: CacheMode): string[] {
-  const { direct, writeCache, untilFlush } = CACHE_MODES[mode];
+  const { direct, writeCache, untilFlush, ignoreFlush } = CACHE_MODES[mode];
+  const guest = ignoreFlush ? [] : [WITHOUT_FLUSH];
   const way = direct
     ? `It goes past the host's page cache (O_DIRECT) to ${below(facts)}.`
     : "It is copied into the host's page cache.";
@@ -59,6 +65,7 @@ function explainWrite(facts: HostFacts, mode: CacheMode): string[] {
       way,
       "Until the session's first flush it is acknowledged only when it is stable: the server makes it so.",
       'After that it is acknowledged at once and is not stable until a flush.',
+      WITHOUT_FLUSH,
     ];
   }
   if (!writeCache) {
@@ -68,7 +75,7 @@ function explainWrite(facts: HostFacts, mode: CacheMode): string[] {
     }
     return told;
   }
-  if (!direct) return [way, 'It is acknowledged then, and is not stable until a flush.'];
+  if (!direct) return [way, 'It is acknowledged then, and is not stable until a flush.', ...guest];
   return [
     way,
     facts.volatileCache === false
@@ -77,6 +84,7 @@ function explainWrite(facts: HostFacts, mode: CacheMode): string[] {
         'after a flush.'
       : "It is acknowledged then, perhaps only in the drive's volatile cache: 'none' is a " +
         'write-back mode too, and the write is stable after a flush.',
+    ...guest,
   ];
 }
 

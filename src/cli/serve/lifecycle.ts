@@ -11,6 +11,8 @@ import { handleSignals } from './signals.ts';
 export interface RunningServer {
   counters(): Promise<readonly DiskCounters[]>;
   stop(): Promise<void>;
+  /** No client can come any more. */
+  readonly over: Promise<void>;
   readonly stopped: Promise<void>;
 }
 
@@ -58,7 +60,7 @@ export async function live(
     });
     void server.stopped.finally(unhandle).catch(() => undefined);
   });
-  const endings = [stopAsked, ownEnd(server, () => asked)];
+  const endings = [stopAsked, ownEnd(server, () => asked), over(server, output)];
   options.ready();
   notify('READY=1');
   if (options.command !== undefined) {
@@ -90,6 +92,13 @@ async function ownEnd(server: RunningServer, asked: () => boolean): Promise<numb
   await server.stopped;
   if (asked()) return EXIT.OK;
   throw new Error('the server stopped by itself');
+}
+
+/** Whoever was at the other end of the descriptor is gone, and there is no other place: the work is done. */
+async function over(server: RunningServer, output: Output): Promise<number> {
+  await server.over;
+  output.note('no client can come any more: stopping');
+  return EXIT.OK;
 }
 
 /** One line of JSON per disk. */

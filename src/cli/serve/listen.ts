@@ -6,9 +6,11 @@ import type { OptionValues } from '../parse.ts';
 import type { ActivatedSocket } from './activation.ts';
 import { listOption, parsePort, textOption } from './options.ts';
 import type { TlsMode } from './tls.ts';
+import { isVhostUserBlk, parseVhostUserBlk, type VhostUserBlkChoice } from './vhost-user.ts';
 
-/** Where to listen; 'private' stands for a Unix socket in a directory yet to be made. */
-export type ListenChoice = SocketAddress | 'private';
+/** Where to listen for NBD; 'private' stands for a Unix socket in a directory yet to be made. */
+export type NbdChoice = SocketAddress | 'private';
+export type ListenChoice = NbdChoice | VhostUserBlkChoice;
 
 /** [unix(7)] sun_path has 108 bytes, the last of them a NUL. */
 export const MOST_SOCKET_PATH_BYTES = 107;
@@ -24,20 +26,26 @@ export function chooseListen(
 ): ListenChoice[] {
   const asked = askedFor(options, tls);
   if (activated.length > 0) {
-    if (asked.length > 0) {
+    if (asked.some(isNbd)) {
       throw new UsageError(
-        'the service manager handed over sockets, so --listen, --port, --bind and --socket are refused',
+        'the service manager handed over sockets for NBD, so --listen nbd:, --port, --bind and --socket are refused',
       );
     }
-    return activated.map(({ fd }) => ({ kind: 'fd', fd }));
+    return [...activated.map(({ fd }) => ({ kind: 'fd', fd }) as const), ...asked];
   }
   if (asked.length > 0) return asked;
   if (textOption(options, 'run') !== undefined) return ['private'];
   return [{ kind: 'tcp', host: '127.0.0.1', port: NBD_DEFAULT_PORT }];
 }
 
+export function isNbd(choice: ListenChoice): choice is NbdChoice {
+  return choice === 'private' || !('protocol' in choice);
+}
+
 function askedFor(options: OptionValues, tls: TlsMode): ListenChoice[] {
-  const asked: ListenChoice[] = listOption(options, 'listen').map((uri) => listenUri(uri, tls));
+  const asked: ListenChoice[] = listOption(options, 'listen').map((text) =>
+    isVhostUserBlk(text) ? vhostUserBlk(text) : listenUri(text, tls),
+  );
   const port = textOption(options, 'port');
   const host = textOption(options, 'bind');
   if (port !== undefined || host !== undefined) {
@@ -54,9 +62,17 @@ function askedFor(options: OptionValues, tls: TlsMode): ListenChoice[] {
   return asked;
 }
 
+function vhostUserBlk(text: string): VhostUserBlkChoice {
+  const choice = parseVhostUserBlk(text);
+  if (choice.address.kind === 'unix') socketPath(choice.address.path);
+  return choice;
+}
+
 function listenUri(text: string, tls: TlsMode): SocketAddress {
   if (!isNbdUri(text)) {
-    throw new UsageError(`--listen '${text}' is not nbd://HOST:PORT or nbd+unix:///?socket=PATH`);
+    throw new UsageError(
+      `--listen '${text}' is not nbd://HOST:PORT, nbd+unix:///?socket=PATH or vhost-user-blk:PATH`,
+    );
   }
   const uri = parseNbdUri(text);
   if (uri.exportName !== '') {
@@ -71,7 +87,7 @@ function listenUri(text: string, tls: TlsMode): SocketAddress {
   return uri.address;
 }
 
-function socketPath(path: string): string {
+export function socketPath(path: string): string {
   if (path === '') throw new UsageError('--socket needs a path');
   if (Buffer.byteLength(path) > MOST_SOCKET_PATH_BYTES) {
     throw new UsageError(

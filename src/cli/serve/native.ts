@@ -49,6 +49,11 @@ export function isListening(fd: number): boolean {
   return result === 0 && value[0] === 1;
 }
 
+/** Whether a descriptor is open, and is a socket. */
+export function isSocket(fd: number): boolean {
+  return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, [0], [4]) === 0;
+}
+
 /** Keeps a descriptor that is open out of the programs that this process starts. */
 export function closeOnExec(fd: number): void {
   fcntl(fd, F_SETFD, FD_CLOEXEC);

@@ -2,26 +2,32 @@ import { constants } from 'node:os';
 import { ConfigError } from '../../base/errors.ts';
 import type { UriAddress } from '../../protocols/nbd/uri.ts';
 import type { SocketAddress } from '../../reactor/reactor.ts';
-import type { DiskConfig, ServerConfig } from '../../server/config.ts';
+import type {
+  DiskConfig,
+  ListenConfig,
+  ServerConfig,
+  VhostUserBlkListen,
+} from '../../server/config.ts';
 import { startServer, type Server } from '../../server/server.ts';
 import type { Output } from '../output.ts';
 import { openControl } from './control-socket.ts';
 import { looksFormatted } from './image-format.ts';
 import { live } from './lifecycle.ts';
-import { reachesBeyondHost, type ListenChoice } from './listen.ts';
+import { isNbd, reachesBeyondHost, type NbdChoice } from './listen.ts';
 import { MODE_LINES } from './modes.ts';
-import { closeOnExec, isListening, signalOnParentDeath } from './native.ts';
+import { closeOnExec, isListening, isSocket, signalOnParentDeath } from './native.ts';
 import { openNotify } from './notify.ts';
 import { writePidFile } from './pid-file.ts';
 import { makePrivateSocket } from './private-socket.ts';
 import { humanReport, jsonReport, servedDisks, type ServedDisk } from './report.ts';
 import { handleSignals } from './signals.ts';
 import type { TlsChoice } from './tls.ts';
+import { vhostUserBlkName } from './vhost-user.ts';
 
 /** What `serve` was told. */
 export interface ServeSettings {
   readonly disks: readonly DiskConfig[];
-  readonly listen: readonly ListenChoice[];
+  readonly listen: readonly (NbdChoice | VhostUserBlkListen)[];
   readonly tls: TlsChoice;
   readonly maxConnections: number;
   readonly reactor: ServerConfig['reactor'];
@@ -61,15 +67,15 @@ export async function runServer(settings: ServeSettings, output: Output): Promis
       else output.note(line);
     });
     const addresses = addressesOf(server);
-    const served = servedDisks(settings.disks, addresses, settings.tls);
+    const served = servedDisks(settings.disks, addresses, settings.tls, config.listen);
     await openExtras(settings, server, undo);
     unhandle();
     return await live(
       server,
       {
         ...(settings.command === undefined ? {} : { command: settings.command }),
-        uri: served[0]?.uris[0] ?? '',
-        address: addresses[0] ?? null,
+        uri: served[0]?.uris[0] ?? server.served[0]?.names[0] ?? '',
+        address: addresses[0] ?? socketAddress(server),
         finalCounters: !settings.quiet,
         cleanUp,
         exit: (code) => process.exit(code),
@@ -89,11 +95,14 @@ export async function runServer(settings: ServeSettings, output: Output): Promis
 }
 
 function serverConfig(settings: ServeSettings, undo: (() => void)[]): ServerConfig {
-  const listen = settings.listen.map((choice) => ({
-    protocol: 'nbd' as const,
-    address: choice === 'private' ? privateAddress(undo) : choice,
-  }));
-  for (const { address } of listen) if (address.kind === 'fd') claim(address.fd);
+  const listen = settings.listen.map((choice): ListenConfig => {
+    if (!isNbd(choice)) return choice;
+    return { protocol: 'nbd', address: choice === 'private' ? privateAddress(undo) : choice };
+  });
+  for (const { protocol, address } of listen) {
+    if (address.kind === 'fd' && protocol === 'nbd') claimListener(address.fd);
+    else if (address.kind === 'fd') claimConnected(address.fd);
+  }
   const { disks, tls, maxConnections, reactor } = settings;
   return {
     disks,
@@ -111,11 +120,23 @@ function privateAddress(undo: (() => void)[]): SocketAddress {
   return { kind: 'unix', path: made.path };
 }
 
-function claim(fd: number): void {
+function claimListener(fd: number): void {
   if (!isListening(fd)) {
     throw new ConfigError(
       `LISTEN_FDS promises a listening socket at descriptor ${fd}, and it is none`,
       'see sd_listen_fds(3); in a socket unit, ListenStream= with Accept=no',
+    );
+  }
+  closeOnExec(fd);
+}
+
+/** [vhost-user "Back-end program conventions"] --fd: the socket, connected by whoever started this program. */
+function claimConnected(fd: number): void {
+  const why = !isSocket(fd) ? 'no socket' : isListening(fd) ? 'a listening socket' : null;
+  if (why !== null) {
+    throw new ConfigError(
+      `descriptor ${fd} is ${why}, and a socket connected to a front-end is needed`,
+      'pass one end of a socketpair(2), or name the path of a socket',
     );
   }
   closeOnExec(fd);
@@ -153,7 +174,13 @@ function warnBeforehand(settings: ServeSettings, config: ServerConfig, output: O
   }
 }
 
-/** Where the server listens now, as far as a URI can say it: a socket that was handed over is its giver's to name. */
+/** For programs that --run starts, when there is no place for NBD. */
+function socketAddress(server: Server): UriAddress | null {
+  const [first] = server.served;
+  return first === undefined || first.address.kind === 'fd' ? null : first.address;
+}
+
+/** Where the server listens for NBD now, as far as a URI can say it: a socket that was handed over is its giver's to name. */
 function addressesOf(server: Server): UriAddress[] {
   return server.addresses.filter((address) => address.kind !== 'fd');
 }
@@ -187,7 +214,9 @@ function report(
   if (settings.json) {
     print(jsonReport(served, process.pid));
   } else if (settings.quiet) {
-    for (const { uris } of served) for (const uri of uris) print(uri);
+    for (const { uris, devices } of served) {
+      for (const uri of [...uris, ...devices.map(vhostUserBlkName)]) print(uri);
+    }
   } else {
     for (const line of humanReport(served, addresses, settings.tls.mode !== 'off')) print(line);
   }

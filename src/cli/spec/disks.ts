@@ -62,16 +62,17 @@ export const CREATE: CommandSpec = {
 
 export const INFO: CommandSpec = {
   name: 'info',
-  summary: 'say what an NBD server exports, or what an image is',
+  summary: 'say what a server offers, or what an image is',
   details: [
-    'A URI (nbd://, nbds://, nbd+unix://, nbds+unix://) is asked as a client would ask; ' +
-      'nothing is read from the disk or written to it. Anything else is taken for a file ' +
-      'or a block device here.',
+    'A URI (nbd://, nbds://, nbd+unix://, nbds+unix://) is asked as a client would ask, ' +
+      'and vhost-user-blk:PATH as a virtual machine would, which is possible while no other ' +
+      'is connected; nothing is read from the disk or written to it. Anything else is taken ' +
+      'for a file or a block device here.',
   ],
   arguments: [
     {
       name: 'DISK',
-      description: 'An NBD URI, an image or a block device.',
+      description: 'An NBD URI, vhost-user-blk:PATH, an image or a block device.',
       required: true,
       value: 'file',
     },
@@ -86,6 +87,7 @@ export const INFO: CommandSpec = {
   ],
   examples: [
     { text: 'Ask a server', command: 'holdfast info nbd://127.0.0.1:10809/' },
+    { text: 'Ask a device', command: 'holdfast info vhost-user-blk:/tmp/vm.sock' },
     { text: 'Look at an image', command: 'holdfast info disk.img' },
   ],
 };

@@ -1,6 +1,7 @@
 import { CLEAR, COUNTERS, CREATE, DEMO, EXPLAIN, INFO, RESUME } from './disks.ts';
 import { SERVE } from './serve.ts';
 import type { CommandSpec, ProgramSpec } from './spec.ts';
+import { VHOST_USER_BLK } from './vhost-user.ts';
 
 const COMPLETION: CommandSpec = {
   name: 'completion',
@@ -39,8 +40,9 @@ export const PROGRAM: ProgramSpec = {
   name: 'holdfast',
   summary: 'a block server that keeps its word',
   details: [
-    'Holdfast serves raw disk images and block devices over NBD, with exact write-cache, ' +
-      'flush and FUA behaviour: what a client was told is stable, is stable.',
+    'Holdfast serves raw disk images and block devices over NBD, and to virtual machines ' +
+      'as virtio-blk over vhost-user, with exact write-cache, flush and FUA behaviour: what ' +
+      'a client was told is stable, is stable.',
     'Data goes to standard output, talk to standard error. Errors are one line: ' +
       'holdfast, what happened, what to do. NO_COLOR and FORCE_COLOR are honoured.',
   ],
@@ -48,7 +50,19 @@ export const PROGRAM: ProgramSpec = {
     { long: '--quiet', short: '-q', description: 'Only data, warnings and errors.' },
     { long: '--verbose', short: '-v', description: 'Say more about what is going on.' },
   ],
-  commands: [SERVE, DEMO, CREATE, INFO, EXPLAIN, CLEAR, RESUME, COUNTERS, COMPLETION, MAN],
+  commands: [
+    SERVE,
+    DEMO,
+    CREATE,
+    INFO,
+    EXPLAIN,
+    CLEAR,
+    RESUME,
+    COUNTERS,
+    VHOST_USER_BLK,
+    COMPLETION,
+    MAN,
+  ],
 };
 
 /** The declaration of one command, if there is one of that name. */

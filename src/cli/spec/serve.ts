@@ -71,10 +71,11 @@ const DISK_OPTIONS: readonly OptionSpec[] = [
 const LISTEN_OPTIONS: readonly OptionSpec[] = [
   {
     long: '--listen',
-    placeholder: 'URI',
+    placeholder: 'PLACE',
     description:
-      'Listen at nbd://HOST:PORT or nbd+unix:///?socket=PATH. nbds:// and nbds+unix:// say ' +
-      'the same and need --tls require.',
+      'Listen at nbd://HOST:PORT or nbd+unix:///?socket=PATH; nbds:// and nbds+unix:// say ' +
+      'the same and need --tls require. vhost-user-blk:PATH is a socket for a virtual ' +
+      'machine, to which one disk is a virtio-blk device.',
     repeatable: true,
   },
   PORT_OPTION,
@@ -173,7 +174,7 @@ const PROCESS_OPTIONS: readonly OptionSpec[] = [
 
 export const SERVE: CommandSpec = {
   name: 'serve',
-  summary: 'serve disks over NBD',
+  summary: 'serve disks over NBD, or to virtual machines',
   details: [
     'A DISK is a raw image file, a block device, or memory:SIZE for a disk that is gone ' +
       'when the server ends. NAME=PATH gives the export its name; a path that contains = ' +
@@ -181,7 +182,15 @@ export const SERVE: CommandSpec = {
     'Without options the server listens on 127.0.0.1:10809, which only this machine can ' +
       'reach. --listen, --port, --bind and --socket add up: each says one more place to ' +
       'listen (--port and --bind together say one). Started by systemd socket activation, ' +
-      'the server uses the sockets it was handed, and those options are refused.',
+      'the server uses the sockets it was handed, and those options are refused for NBD.',
+    'vhost-user-blk:PATH may be followed by ?KEY=VALUE and more of them after &: ' +
+      'export=NAME says which disk, and is needed when there are several; queues=N (1 to ' +
+      '256, 64 if left out) is the most that a front-end may have; serial=TEXT ' +
+      'has at most 20 characters and is made of the name if left out; fua=on offers a write ' +
+      'with FUA as drafted for virtio 1.5; connect=on connects to a front-end that listens ' +
+      'at PATH, and again whenever it has gone, instead of listening. vhost-user-blk:fd:N ' +
+      'takes a descriptor that is connected already. It needs io_uring, and one front-end ' +
+      'at a time is served; the same disk may have other places.',
     'When clients can connect, the URIs and the commands that attach the disks are ' +
       'printed on standard output; with --quiet only the URIs.',
     'SIGTERM, SIGINT and SIGHUP stop the server: it accepts no more connections, ' +
@@ -204,6 +213,10 @@ export const SERVE: CommandSpec = {
     {
       text: 'Two disks on a Unix socket, each by name',
       command: 'holdfast serve root=root.img data=/dev/sdb -k /run/holdfast/nbd.sock',
+    },
+    {
+      text: 'To a virtual machine as virtio-blk, and over NBD for looking at it',
+      command: 'holdfast serve disk.img --listen vhost-user-blk:/tmp/vm.sock -k /tmp/nbd.sock',
     },
     {
       text: 'Let nbdinfo look at an image, then stop',

@@ -27,11 +27,17 @@ export const MAX_PAYLOAD_BYTES = 4096;
 /** The most queues: ring indices have eight bits in SET_VRING_KICK, CALL and ERR [vhost-user "VHOST_USER_SET_VRING_KICK"]. */
 export const MAX_QUEUES = 256;
 
-/** Unanswered bytes of messages that may wait while one is being worked on: reading stops well before. */
+/**
+ * The most bytes of messages that may wait while one is being worked on. Receiving stops meanwhile, so only what was
+ * already under way comes; a front-end has sent far less.
+ */
 export const MAX_WAITING_BYTES: number = 256 * 1024;
 
-/**
- * The largest memory region. Address and size together stay below 2^53, where doubles are exact; no processor that runs
- * Linux gives a process more than 2^57.
- */
+/** The most messages of one connection that are refused with an answer and a log line; then it is closed. */
+export const MAX_REFUSALS = 16;
+
+/** The end of addresses: below it doubles are exact, and what lies above is no memory of a process in practice. */
 export const MAX_ADDRESS: number = 2 ** 53 - 1;
+
+/** Queue parts of an in-flight region start at multiples of this, in bytes: a cache line, and what libvhost-user does. */
+export const INFLIGHT_ALIGNMENT = 64;

@@ -1,12 +1,9 @@
 import { ProtocolError } from '../../base/errors.ts';
-import type { Region } from '../../block/memory.ts';
-import type { GuestMemory } from './guest-memory.ts';
-import { MAX_ADDRESS, MAX_CHAIN_BYTES, MIN_TABLE_LIMIT } from './limits.ts';
+import type { GuestMemory, MemoryRegion } from './guest-memory.ts';
+import { MAX_CHAIN_BYTES, MIN_TABLE_LIMIT } from './limits.ts';
 import { DESCRIPTOR_BYTES, VIRTQ_DESC_F } from './virtio.ts';
 import type { Chain } from './virtqueue.ts';
 
-/** High words of addresses are below it: MAX_ADDRESS. */
-const HIGH_WORD_BOUND = MAX_ADDRESS / 2 ** 32;
 const WORD = 2 ** 32;
 
 /**
@@ -24,8 +21,6 @@ export class ChainReader {
   readonly #tableLimit: number;
   /** A writable buffer was seen: nothing readable may follow. */
   #writing = false;
-  /** Where in its region the table last looked for begins. */
-  #start = 0;
 
   /** `queueSize` in entries; `indirect`: VIRTIO_F_INDIRECT_DESC was negotiated. */
   constructor(memory: GuestMemory, queueSize: number, indirect: boolean) {
@@ -53,7 +48,8 @@ export class ChainReader {
       // [virtio 2.7.4.2, 2.8.17]
       throw broken('a chain has a readable buffer after a writable one', 'virtio 2.7.4.2');
     }
-    if (high >= HIGH_WORD_BOUND || !this.#memory.push(to, high * WORD + low, length)) {
+    // Above 2^53 the sum is rounded, but not to below 2^53, where all regions end.
+    if (!this.#memory.push(to, high * WORD + low, length)) {
       throw broken('a buffer lies outside guest memory', 'virtio 2.7.5');
     }
     if (chain.readable.totalBytes + chain.writable.totalBytes > MAX_CHAIN_BYTES) {
@@ -69,8 +65,9 @@ export class ChainReader {
     if ((flags & VIRTQ_DESC_F.NEXT) !== 0) {
       throw broken('a descriptor has both INDIRECT and NEXT', 'virtio 2.7.5.3.1');
     }
-    const { view } = this.#table(low, high, length);
-    const start = this.#start;
+    const table = this.#table(low, high, length);
+    const { view } = table.region;
+    const start = high * WORD + low - table.guestAddress;
     const entries = length / DESCRIPTOR_BYTES;
     // Each entry at most once: whoever visits more goes in circles.
     let left = Math.min(entries, this.#tableLimit);
@@ -105,12 +102,13 @@ export class ChainReader {
    * buffer ids in it are ignored, as is the WRITE flag of the descriptor that names it.
    */
   packedTable(chain: Chain, low: number, high: number, length: number): void {
-    const { view } = this.#table(low, high, length);
-    const end = this.#start + length;
+    const table = this.#table(low, high, length);
+    const { view } = table.region;
     if (length > this.#tableLimit * DESCRIPTOR_BYTES) {
       throw broken('an indirect table is too long', 'virtio 2.8.19');
     }
-    for (let at = this.#start; at < end; at += DESCRIPTOR_BYTES) {
+    const start = high * WORD + low - table.guestAddress;
+    for (let at = start; at < start + length; at += DESCRIPTOR_BYTES) {
       this.buffer(
         chain,
         view.getUint32(at, true),
@@ -122,10 +120,10 @@ export class ChainReader {
   }
 
   /**
-   * The region that a table lies in, and `#start`. In one piece: no driver lets a table cross memory regions, whose
-   * borders are those of memory modules.
+   * The region that a table lies in. In one piece: no driver lets a table cross memory regions, whose borders are those of
+   * memory modules.
    */
-  #table(low: number, high: number, length: number): Region {
+  #table(low: number, high: number, length: number): MemoryRegion {
     if (!this.#indirect) {
       throw broken('an indirect table without VIRTIO_F_INDIRECT_DESC', 'virtio 2.7.5.3.1');
     }
@@ -133,12 +131,11 @@ export class ChainReader {
       throw broken('an indirect table has half a descriptor or none', 'virtio 2.7.5.3');
     }
     const address = high * WORD + low;
-    const found = high >= HIGH_WORD_BOUND ? undefined : this.#memory.find(address);
+    const found = this.#memory.find(address);
     if (found === undefined || address - found.guestAddress + length > found.sizeBytes) {
       throw broken('an indirect table lies outside guest memory', 'virtio 2.7.5.3');
     }
-    this.#start = address - found.guestAddress;
-    return found.region;
+    return found;
   }
 }
 

@@ -27,6 +27,12 @@ export const VIRTIO_CONFIG_S = {
 /** Descriptor flags of both ring formats [virtio 2.7.5, 2.8.6]. */
 export const VIRTQ_DESC_F = { NEXT: 1, WRITE: 2, INDIRECT: 4 } as const;
 
+/** Flags of packed descriptors alone: whose they are, in step with a wrap counter [virtio 2.8.1]. */
+export const VIRTQ_PACKED_DESC_F = { AVAIL: 1 << 7, USED: 1 << 15 } as const;
+
+/** Event suppression of packed queues [virtio 2.8.10]; 3 is reserved. */
+export const RING_EVENT_FLAGS = { ENABLE: 0, DISABLE: 1, DESC: 2 } as const;
+
 /** Bytes of one descriptor, in either format. */
 export const DESCRIPTOR_BYTES = 16;
 

@@ -15,6 +15,7 @@ const FEAT_SINGLE_MMAP = 1 << 0;
 const FEAT_NODROP = 1 << 1;
 const FEAT_SUBMIT_STABLE = 1 << 2;
 const FEAT_EXT_ARG = 1 << 8;
+const FEAT_RSRC_TAGS = 1 << 10; // 5.13
 /** Without these (Linux 5.11) the ring would need care that nothing else here needs: the portable reactor serves. */
 const FEATURES = FEAT_SINGLE_MMAP | FEAT_NODROP | FEAT_SUBMIT_STABLE | FEAT_EXT_ARG;
 
@@ -23,6 +24,8 @@ const OFFSET_SQES = 0x10000000;
 
 const ENTER_GETEVENTS = 1 << 0;
 const ENTER_EXT_ARG = 1 << 3;
+
+const CQE_F_MORE = 1 << 1;
 
 const SQ_CQ_OVERFLOW = 1 << 1;
 const SQ_TASKRUN = 1 << 2;
@@ -82,10 +85,12 @@ export class Ring {
   readonly #cqes: number;
   readonly #wait: Region;
   readonly #taskrunFlag: boolean;
+  readonly #features: number;
   readonly #slots: (Completion | null)[] = [];
   readonly #freeSlots: number[] = [];
   #tail = 0;
   #submitted = 0;
+  #cqeFlags = 0;
 
   /** Throws when the kernel has no io_uring, forbids it, or it is too old; the message says which. */
   constructor() {
@@ -110,6 +115,7 @@ export class Ring {
       sys.close(fd);
       throw new Error('the kernel is older than Linux 5.11');
     }
+    this.#features = p(20);
     // struct io_uring_params: sq_off at 40, cq_off at 80.
     const sqBytes = p(40 + 24) + p(0) * 4;
     const cqBytes = p(80 + 20) + p(4) * CQE_WORDS * 4;
@@ -148,7 +154,7 @@ export class Ring {
     opFlags: number,
   ): void {
     const queued = distance(Atomics.load(this.#word, this.#sqHead), this.#tail);
-    if (queued > this.#sqMask) this.#submit();
+    if (queued > this.#sqMask) this.submit();
     if (done.slot < 0) done.slot = this.#freeSlots.pop() ?? this.#slots.length;
     this.#slots[done.slot] = done;
     const sqe = this.#sqe;
@@ -195,6 +201,19 @@ export class Ring {
     return this.#taskrunFlag;
   }
 
+  /**
+   * Whether one POLL_ADD can complete many times (IORING_POLL_ADD_MULTI). No feature bit says so; this one came with
+   * it in Linux 5.13.
+   */
+  get hasMultishotPoll(): boolean {
+    return (this.#features & FEAT_RSRC_TAGS) !== 0;
+  }
+
+  /** Whether the operation that completes just now will do so again. Only at the start of Completion.complete. */
+  get more(): boolean {
+    return (this.#cqeFlags & CQE_F_MORE) !== 0;
+  }
+
   /** Submits all that is prepared and collects what is done, waiting for nothing. */
   poke(): void {
     this.#enter(0, 0);
@@ -215,6 +234,7 @@ export class Ring {
       const at = this.#cqes + (head & this.#cqMask) * CQE_WORDS;
       const slot = word[at] as number;
       const result = word[at + 2] as number;
+      this.#cqeFlags = word[at + 3] as number;
       head = (head + 1) | 0;
       Atomics.store(word, this.#cqHead, head);
       count += 1;
@@ -230,7 +250,8 @@ export class Ring {
     sys.unmap(this.#wait);
   }
 
-  #submit(): void {
+  /** Hands all that is prepared to the kernel: from now on it has its own hold on the files. */
+  submit(): void {
     while (this.prepared > 0) this.poke();
   }
 

@@ -83,7 +83,7 @@ export class Scratch {
 
   #need(bytes: number): void {
     if (this.#used + bytes <= this.#region.bytes.length) return;
-    while (this.#ring.prepared > 0) this.#ring.poke();
+    this.#ring.submit();
     this.#used = 0;
   }
 

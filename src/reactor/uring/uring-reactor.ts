@@ -1,4 +1,3 @@
-import { rmSync } from 'node:fs';
 import type { Timer } from '../../base/clock.ts';
 import { setEventLoopHook } from '../../base/event-loop.ts';
 import { PagePool } from '../page-pool.ts';
@@ -11,25 +10,27 @@ import {
   type Stream,
   type TlsSettings,
 } from '../reactor.ts';
-import { connectError, listenError } from '../socket-error.ts';
 import * as sys from '../sys.ts';
 import { TimerQueue } from '../timers.ts';
-import { clearStaleSocket } from '../unix-socket.ts';
+import { acceptOn, connectTo, type SocketContext } from './acceptor.ts';
 import { UringFiles } from './files.ts';
+import { Pollers } from './pollers.ts';
 import { IORING_OP, Ring } from './ring.ts';
 import { Scratch } from './scratch.ts';
+import { UringSharing } from './sharing.ts';
 import * as sockets from './sockets.ts';
 import { UringStream, type StreamContext } from './stream.ts';
 
-const BACKLOG = 128;
-const EAGAIN = 11;
-const ECANCELED = 125;
-const EBADF = 9;
 const POLLIN = 1;
 
 /** How long a batch may be waited for by spinning instead of sleeping: about what a sleep and a wake-up cost. */
 const SPIN_MS = 0.05;
-/** The trust in spinning: each wait that ends within SPIN_MS earns one, each spin in vain costs a few. */
+/** What an eventfd's way through the kernel adds to a sleep that it ends. */
+const RING_MS = 0.03;
+/**
+ * The trust in spinning: each sleep that ends within SPIN_MS earns one, and each spin that a poller ended; each spin in
+ * vain costs a few.
+ */
 const SPIN_CREDIT_MAX = 64;
 const SPIN_MISS_COST = 8;
 
@@ -39,14 +40,15 @@ export interface UringOptions {
   readonly bridgeTls: (fd: number, settings: TlsSettings) => Promise<number>;
 }
 
-class Callback extends Completion {
-  readonly #callback: (result: number) => void;
-  constructor(callback: (result: number) => void) {
+/** Node's event loop has something to do. */
+class EventLoopReady extends Completion {
+  readonly #callback: () => void;
+  constructor(callback: () => void) {
     super();
     this.#callback = callback;
   }
-  override complete(result: number): void {
-    this.#callback(result);
+  override complete(): void {
+    this.#callback();
   }
 }
 
@@ -55,17 +57,18 @@ class Callback extends Completion {
  * part settles promises (`letEventLoopRun`), or Node's event loop has something to do (a message, a socket of Node's
  * own), it returns there for a turn and goes on.
  */
-export class UringReactor implements Reactor, StreamContext {
+export class UringReactor implements Reactor, StreamContext, SocketContext {
   readonly kind = 'io_uring';
   readonly files: Files;
   readonly pool: PagePool;
-  readonly sharing = null;
+  readonly sharing: UringSharing | null;
+  readonly pollers: Pollers = new Pollers();
   readonly ring: Ring;
   readonly scratch: Scratch;
   readonly #timers = new TimerQueue();
   readonly #options: UringOptions;
   readonly #eventLoop: sys.EventLoop = sys.eventLoop();
-  readonly #eventLoopReady: Callback;
+  readonly #eventLoopReady: EventLoopReady;
   #watching = false;
   /**
    * Brings the loop back after a turn of Node's. An immediate would do, but hides from us when Node's next timer is
@@ -87,7 +90,8 @@ export class UringReactor implements Reactor, StreamContext {
     this.scratch = new Scratch(this.ring);
     this.files = new UringFiles(this.ring, this.scratch);
     this.pool = new PagePool(options.pageBytes, options.pageLimit, sys.mapMemory);
-    this.#eventLoopReady = new Callback(() => {
+    this.sharing = this.ring.hasMultishotPoll ? new UringSharing(this) : null;
+    this.#eventLoopReady = new EventLoopReady(() => {
       this.#watching = false;
       this.#yieldWanted = true;
     });
@@ -108,6 +112,10 @@ export class UringReactor implements Reactor, StreamContext {
 
   defer(callback: () => void): void {
     this.#deferred.push(callback);
+  }
+
+  returnToNode(): void {
+    this.#yieldWanted = true;
   }
 
   bridgeTls(fd: number, settings: TlsSettings): Promise<number> {
@@ -139,16 +147,24 @@ export class UringReactor implements Reactor, StreamContext {
   }
 
   #turn(): void {
+    // Before what is deferred: what a poller gives back at once is published in this turn, and what it asks of files
+    // goes to the kernel with this turn's call.
+    if (!this.pollers.none) this.pollers.poll();
     this.#runDeferred();
     const now = this.nowMs();
     const untilTimer = this.#timers.untilNextMs(now);
     if (this.#nodeTimerAtMs <= now) this.#yieldWanted = true;
     const mustNotWait = this.#deferred.length > 0 || this.#yieldWanted || untilTimer === 0;
-    if (this.ring.ready || mustNotWait || this.#spin()) this.ring.poke();
+    if (this.ring.ready || mustNotWait || this.#spin()) this.#poke();
     else this.#sleep(Math.min(untilTimer, this.#nodeTimerAtMs - now));
     if (this.ring.prepared === 0) this.scratch.reset();
     this.ring.drain();
     if (untilTimer !== Infinity) this.#timers.fire(this.nowMs());
+  }
+
+  /** Submits and collects; a turn of pollers alone has nothing of either, and needs no system call. */
+  #poke(): void {
+    if (this.ring.prepared > 0 || this.ring.ready || !this.ring.canSpin) this.ring.poke();
   }
 
   #runDeferred(): void {
@@ -160,119 +176,66 @@ export class UringReactor implements Reactor, StreamContext {
     batch.length = 0;
   }
 
-  /** Submits, then watches the ring for a short while if that has paid lately. True: completions are there. */
+  /**
+   * Submits, then watches the ring and the pollers for a short while if that has paid lately. True: something is there.
+   */
   #spin(): boolean {
+    const polling = !this.pollers.none;
+    if (polling && this.pollers.ready) return true;
     if (this.#spinCredit <= 0 || !this.ring.canSpin) return false;
     if (this.ring.prepared > 0) this.ring.poke();
     const end = this.nowMs() + SPIN_MS;
     do {
-      for (let i = 0; i < 64; i += 1) if (this.ring.ready) return true;
+      for (let i = 0; i < 64; i += 1) {
+        if (this.ring.ready) return true;
+        if (polling && this.pollers.ready) {
+          // Seen in time: the other side did not have to ring.
+          this.#spinPaid();
+          return true;
+        }
+      }
     } while (this.nowMs() < end);
     this.#spinCredit -= SPIN_MISS_COST;
     return false;
   }
 
+  #spinPaid(): void {
+    if (this.#spinCredit < SPIN_CREDIT_MAX) this.#spinCredit += 1;
+  }
+
   #sleep(timeoutMs: number): void {
+    const polling = !this.pollers.none;
+    if (polling && !this.#armPollers()) {
+      this.#poke();
+      return;
+    }
     const before = this.nowMs();
     this.ring.wait(timeoutMs);
     const slept = this.nowMs() - before;
-    if (slept < SPIN_MS && this.#spinCredit < SPIN_CREDIT_MAX) this.#spinCredit += 1;
+    if (polling) this.pollers.disarm();
+    // A ring by a poller's other side takes its time to arrive, which watching would have saved.
+    const rung = polling && slept < SPIN_MS + RING_MS && this.pollers.ready;
+    if (slept < SPIN_MS || rung) this.#spinPaid();
   }
 
-  /** Runs one operation as a promise: cold paths. */
-  #once(op: number, fd: number, address: number, length: number, offset: number): Promise<number> {
-    return new Promise((resolve) => {
-      const done = new Callback((result) => {
-        this.ring.forget(done);
-        this.#yieldWanted = true;
-        resolve(result);
-      });
-      this.ring.prepare(done, op, fd, address, length, offset, 0);
-    });
+  /** Whether there may be a sleep: no work has come, and none was made by asking. */
+  #armPollers(): boolean {
+    if (!this.pollers.arm()) return false;
+    if (this.#deferred.length === 0 && !this.#yieldWanted) return true;
+    this.pollers.disarm();
+    return false;
   }
 
   async listen(address: SocketAddress, accepted: (stream: Stream) => void): Promise<Listener> {
-    const { fd, bound } = await this.#bound(address);
-    const listening = sys.listen(fd, BACKLOG);
-    if (listening < 0) {
-      sys.close(fd);
-      throw listenError(address, sockets.socketError(-listening, 'listen'));
-    }
-    let open = true;
-    let ended: (() => void) | null = null;
-    const accept = new Callback((result) => {
-      if (result >= 0) {
-        sockets.tuneConnection(result, this.scratch.region);
-        if (open) accepted(new UringStream(this, result, sockets.peerName(result)));
-        else sys.close(result);
-      }
-      const over = result === -ECANCELED || result === -EBADF;
-      if (open && !over) next(result);
-      else ended?.();
+    return acceptOn(this, address, (fd) => {
+      sockets.tuneConnection(fd, this.scratch.region);
+      accepted(new UringStream(this, fd, sockets.peerName(fd)));
     });
-    const next = (result: number): void => {
-      const arm = (): void => {
-        // It may have been closed while this waited.
-        if (open) this.ring.prepare(accept, IORING_OP.ACCEPT, fd, 0, 0, 0, 0o2000000);
-        else ended?.();
-      };
-      // Out of descriptors or memory: accepting again at once would spin.
-      if (result >= 0 || result === -EAGAIN) arm();
-      else this.after(100, arm);
-    };
-    next(0);
-    return {
-      address: bound,
-      close: async () => {
-        if (!open) return;
-        open = false;
-        const finished = new Promise<void>((resolve) => {
-          ended = () => {
-            this.#yieldWanted = true;
-            resolve();
-          };
-        });
-        // [io_uring_enter(2)] IORING_OP_ASYNC_CANCEL by user_data: the accept's slot.
-        await this.#once(IORING_OP.ASYNC_CANCEL, -1, accept.slot, 0, 0);
-        await finished;
-        this.ring.forget(accept);
-        sys.close(fd);
-        if (address.kind === 'unix') rmSync(address.path, { force: true });
-      },
-    };
-  }
-
-  async #bound(address: SocketAddress): Promise<{ fd: number; bound: SocketAddress }> {
-    if (address.kind === 'fd') return { fd: address.fd, bound: address };
-    if (address.kind === 'unix') await clearStaleSocket(address.path);
-    const { family, region, length } = await sockets.sockAddr(address).catch((error: Error) => {
-      throw listenError(address, error);
-    });
-    const fd = sockets.openSocket(family);
-    if (address.kind === 'tcp') sockets.reuseAddress(fd, this.scratch.region);
-    const result = sys.bind(fd, region, length);
-    sys.unmap(region);
-    if (result < 0) {
-      sys.close(fd);
-      throw listenError(address, sockets.socketError(-result, 'bind'));
-    }
-    if (address.kind === 'unix') return { fd, bound: address };
-    return { fd, bound: { ...address, port: sockets.boundPort(fd) ?? address.port } };
   }
 
   async connect(address: SocketAddress): Promise<Stream> {
-    if (address.kind === 'fd') return new UringStream(this, address.fd, 'fd');
-    const { family, region, length } = await sockets.sockAddr(address).catch((error: Error) => {
-      throw connectError(address, error);
-    });
-    const fd = sockets.openSocket(family);
-    const result = await this.#once(IORING_OP.CONNECT, fd, region.address, 0, length);
-    sys.unmap(region);
-    if (result < 0) {
-      sys.close(fd);
-      throw connectError(address, sockets.socketError(-result, 'connect'));
-    }
-    sockets.tuneConnection(fd, this.scratch.region);
+    const fd = await connectTo(this, address);
+    if (address.kind !== 'fd') sockets.tuneConnection(fd, this.scratch.region);
     return new UringStream(this, fd, describe(address));
   }
 
@@ -284,6 +247,7 @@ export class UringReactor implements Reactor, StreamContext {
     });
     this.#turns.port1.close();
     this.ring.close();
+    this.sharing?.free();
   }
 }
 
