@@ -6,6 +6,8 @@
  * known only when the PDU leaves, and `writeSequence` puts them in.
  */
 
+export { serialAdd, serialDistance, serialLess, serialLessOrEqual } from './serial.ts';
+
 /** The port number that IANA assigned [RFC 7143 14]. */
 export const ISCSI_DEFAULT_PORT = 3260;
 
@@ -288,26 +290,6 @@ export function initiatorTaskTag(view: DataView, at: number): number {
 
 export function targetTransferTag(view: DataView, at: number): number {
   return view.getUint32(at + FIELD.TARGET_TRANSFER_TAG);
-}
-
-// Serial numbers of 32 bits [RFC 7143 4.2.2.1, RFC 1982].
-
-/** a < b: b is at most 2^31 - 1 steps ahead. */
-export function serialLess(a: number, b: number): boolean {
-  return ((a - b) | 0) < 0;
-}
-
-export function serialLessOrEqual(a: number, b: number): boolean {
-  return ((a - b) | 0) <= 0;
-}
-
-export function serialAdd(a: number, n: number): number {
-  return (a + n) >>> 0;
-}
-
-/** How many steps from `from` to `to`: negative when `to` lies before. */
-export function serialDistance(from: number, to: number): number {
-  return (to - from) | 0;
 }
 
 // Logical unit numbers [RFC 7143 11.2.1.7, SAM-5 4.7].
