@@ -1,14 +1,6 @@
-import {
-  closeSync,
-  fsyncSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeSync,
-} from 'node:fs';
-import { dirname } from 'node:path';
+import { readFileSync } from 'node:fs';
 import { ConfigError, messageOf } from '../base/errors.ts';
+import { replaceFile } from './replace-file.ts';
 
 /** A sync that failed, and no operator has acted since. */
 export interface PoisonRecord {
@@ -67,32 +59,9 @@ export function readStateFile(path: string): StateRecord | null {
   );
 }
 
-/**
- * Replaces the record at `path`: a new file is written and synced, renamed over the old one, and the directory
- * synced. A crash leaves one or the other. Throws what the system calls say.
- */
+/** Replaces the record at `path`; a crash leaves the old one or the new. Throws what the system calls say. */
 export function writeStateFile(path: string, record: StateRecord): void {
-  const temporary = `${path}.new`;
-  try {
-    const fd = openSync(temporary, 'w', 0o644);
-    try {
-      const bytes = Buffer.from(`${JSON.stringify(record)}\n`);
-      for (let done = 0; done < bytes.length;) done += writeSync(fd, bytes, done);
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
-    }
-    renameSync(temporary, path);
-  } catch (error) {
-    rmSync(temporary, { force: true });
-    throw error;
-  }
-  const directory = openSync(dirname(path), 'r');
-  try {
-    fsyncSync(directory);
-  } finally {
-    closeSync(directory);
-  }
+  replaceFile(path, `${JSON.stringify(record)}\n`);
 }
 
 /**

@@ -49,4 +49,9 @@ export interface CommandSpec {
    * after the transfer only if it has something left to do.
    */
   readonly execute?: (unit: LogicalUnit, task: ScsiTask) => void;
+  /**
+   * The task was aborted after `execute`, and has not ended: ends it, if what goes on can do without it. Without this it ends
+   * by itself.
+   */
+  readonly aborting?: (unit: LogicalUnit, task: ScsiTask) => void;
 }

@@ -1,10 +1,12 @@
 import { assert } from '../../base/assert.ts';
+import type { Timers } from '../../base/clock.ts';
 import type { BlockErrorCode } from '../../block/errors.ts';
 import type { DeviceInfo } from '../../block/device.ts';
 import type { Disk } from '../../durability/disk.ts';
 import type { DiskSession } from '../../durability/disk-session.ts';
 import { Attentions } from './attentions.ts';
 import type { CommandSpec, ReservationRule } from './command.ts';
+import { CopyRecords } from './copy-records.ts';
 import { toldOf } from './errors.ts';
 import { Medium } from './medium.ts';
 import { ModeParameters } from './mode-parameters.ts';
@@ -36,6 +38,10 @@ export interface LogicalUnitOptions {
   /** Persistent reservations, kept where APTPL says they outlive a restart. */
   readonly reservations: Reservations;
   readonly log: (line: string) => void;
+  /** For what goes on in the background: without them SANITIZE is not offered. */
+  readonly timers?: Timers;
+  /** The most that SANITIZE writes; SANITIZE_BYTES_PER_SECOND unless given. */
+  readonly sanitizeBytesPerSecond?: number;
 }
 
 /** One logical unit: a disk, and what all initiators of it share [SAM-5 4.6.8]. */
@@ -47,6 +53,8 @@ export class LogicalUnit {
   readonly modes: ModeParameters = new ModeParameters();
   readonly medium: Medium = new Medium();
   readonly reservations: Reservations;
+  /** EXTENDED COPY commands that came to this unit. */
+  readonly copies: CopyRecords = new CopyRecords();
   readonly tasks: TaskSet;
   /** Every command that changes blocks is in it from its plan to its end. */
   readonly ranges: RangeGate = new RangeGate((task) => this.planned(task));
@@ -63,6 +71,7 @@ export class LogicalUnit {
     this.reservations = options.reservations;
     this.tasks = new TaskSet((task) => this.#begin(task));
     this.#shown = options.disk.info;
+    this.reservations.attach?.(this);
     options.disk.onInfoChange((info) => this.#infoChanged(info));
   }
 
@@ -98,6 +107,7 @@ export class LogicalUnit {
         nexus.sessions.get(this.lun)?.end();
         nexus.sessions.delete(this.lun);
         this.attentions.close(nexus);
+        this.copies.close(nexus);
         this.medium.preventers.delete(nexus);
         this.reservations.nexusLost(nexus);
         done();
@@ -114,6 +124,7 @@ export class LogicalUnit {
         // A command that is with the device ends by itself.
         abort: (task) => {
           if (task.begun) task.owner.taskAborting(task);
+          else task.command?.aborting?.(this, task);
         },
       },
       done,
@@ -127,6 +138,7 @@ export class LogicalUnit {
       () => {
         this.modes.reset();
         this.medium.preventers.clear();
+        this.copies.clear();
         this.reservations.unitReset();
         this.attentions.establish(ASC.BUS_DEVICE_RESET_FUNCTION_OCCURRED);
         this.disk.restoreWriteCache((error) => {
@@ -157,9 +169,10 @@ export class LogicalUnit {
   /** For ScsiTarget: the transport has collected what the command takes. */
   execute(task: ScsiTask): void {
     task.begun = false;
-    const { execute } = task.command as CommandSpec;
+    const { execute, needsMedium } = task.command as CommandSpec;
     if (task.aborted || execute === undefined) this.finish(task);
-    else execute(this, task);
+    // It may have gone while parameters were collected.
+    else if (needsMedium !== true || this.hasMedium(task)) execute(this, task);
   }
 
   /** For ScsiTarget: the transport has moved the data, or failed with `error` at byte `at` of the medium. */
@@ -214,6 +227,14 @@ export class LogicalUnit {
     return false;
   }
 
+  /** False: the medium cannot be used now, and the command has ended so. */
+  hasMedium(task: ScsiTask): boolean {
+    const { obstacle, sanitizing } = this.medium;
+    if (obstacle === null) return true;
+    const { key, code } = obstacle;
+    return this.refuse(task, key, code, sanitizing === null ? {} : { progress: sanitizing });
+  }
+
   /** The nexus' own way to the disk. */
   sessionOf(nexus: Nexus): DiskSession {
     const session = nexus.sessions.get(this.lun);
@@ -238,18 +259,13 @@ export class LogicalUnit {
       this.#refuseUnknown(task);
       return;
     }
-    const wrong = wrongBit(command.usage, task.cdb);
+    const wrong = wrongBit(command, task.cdb);
     if (wrong >= 0) {
       this.refuseField(task, wrong >> 3, wrong & 7);
       return;
     }
     if (!this.respectsReservation(task, command.reservation)) return;
-    const notReady = command.needsMedium === true ? this.medium.notReady : null;
-    if (notReady !== null) {
-      const progress = this.medium.sanitizing;
-      this.refuse(task, SENSE_KEY.NOT_READY, notReady, progress === null ? {} : { progress });
-      return;
-    }
+    if (command.needsMedium === true && !this.hasMedium(task)) return;
     if (command.writes === true && this.writeProtected) {
       const code = this.disk.info.readOnly ? ASC.WRITE_PROTECTED : ASC.SOFTWARE_WRITE_PROTECTED;
       this.refuse(task, SENSE_KEY.DATA_PROTECT, code);
@@ -290,11 +306,14 @@ export class LogicalUnit {
   }
 }
 
-/** The first bit set in the CDB that the command does not look at, as 8 * byte + bit; -1 when there is none. */
-function wrongBit(usage: readonly number[], cdb: Uint8Array): number {
+/** NACA in the CONTROL byte, the last one: there is no ACA (NORMACA 0), so it must be 0 [SAM-5 5.2]. */
+const NACA = 0x04;
+
+/** The first bit of the CDB that must not be set, as 8 * byte + bit; -1 when there is none. */
+function wrongBit({ usage, cdbBytes }: CommandSpec, cdb: Uint8Array): number {
   for (let i = 1; i < usage.length; i += 1) {
     const extra = (cdb[i] as number) & ~(usage[i] as number);
     if (extra !== 0) return i * 8 + (31 - Math.clz32(extra));
   }
-  return -1;
+  return ((cdb[cdbBytes - 1] as number) & NACA) === 0 ? -1 : (cdbBytes - 1) * 8 + 2;
 }

@@ -1,8 +1,15 @@
 import type { ScsiTask } from './task.ts';
 
+/** A stretch of the medium, in bytes: that of a task, or of a part of what a command does. */
+export interface Stretch {
+  readonly offset: number;
+  readonly transferBytes: number;
+}
+
 interface Waiting {
-  readonly task: ScsiTask;
+  readonly stretch: Stretch;
   readonly exclusive: boolean;
+  readonly go: () => void;
 }
 
 /**
@@ -10,8 +17,8 @@ interface Waiting {
  * blocks [SBC-4 5.3 "uninterrupted sequence"]. Writes pass each other freely; who waits is served in order.
  */
 export class RangeGate {
-  readonly #writes = new Set<ScsiTask>();
-  readonly #exclusive = new Set<ScsiTask>();
+  readonly #writes = new Set<Stretch>();
+  readonly #exclusive = new Set<Stretch>();
   readonly #waiting: Waiting[] = [];
   readonly #go: (task: ScsiTask) => void;
 
@@ -25,45 +32,52 @@ export class RangeGate {
    * `leave` follows when it is done.
    */
   enter(task: ScsiTask, exclusive: boolean): boolean {
-    if (this.#exclusive.size === 0 && this.#waiting.length === 0 && !exclusive) {
-      this.#writes.add(task);
-      return true;
-    }
-    if (this.#mayGo(task, exclusive, this.#waiting.length)) {
-      (exclusive ? this.#exclusive : this.#writes).add(task);
-      return true;
-    }
-    this.#waiting.push({ task, exclusive });
+    if (this.#enterNow(task, exclusive)) return true;
+    this.#waiting.push({ stretch: task, exclusive, go: () => this.#go(task) });
     return false;
   }
 
-  leave(task: ScsiTask): void {
-    if (!this.#writes.delete(task) && !this.#exclusive.delete(task)) {
-      const at = this.#waiting.findIndex((waiting) => waiting.task === task);
-      if (at >= 0) this.#waiting.splice(at, 1);
+  /** The same for a part of a command, whose task is not in the gate: `go` when it may, perhaps at once. */
+  hold(stretch: Stretch, exclusive: boolean, go: () => void): void {
+    if (this.#enterNow(stretch, exclusive)) go();
+    else this.#waiting.push({ stretch, exclusive, go });
+  }
+
+  leave(stretch: Stretch): void {
+    if (!this.#writes.delete(stretch) && !this.#exclusive.delete(stretch)) {
+      const at = this.#waiting.findIndex((waiting) => waiting.stretch === stretch);
+      if (at < 0) return;
+      this.#waiting.splice(at, 1);
     }
     for (let i = 0; i < this.#waiting.length; i += 1) {
-      const { task: next, exclusive } = this.#waiting[i] as Waiting;
+      const { stretch: next, exclusive, go } = this.#waiting[i] as Waiting;
       if (!this.#mayGo(next, exclusive, i)) continue;
       this.#waiting.splice(i, 1);
       (exclusive ? this.#exclusive : this.#writes).add(next);
-      this.#go(next);
+      go();
       i = -1;
     }
   }
 
+  #enterNow(stretch: Stretch, exclusive: boolean): boolean {
+    const alone = this.#exclusive.size === 0 && this.#waiting.length === 0 && !exclusive;
+    if (!alone && !this.#mayGo(stretch, exclusive, this.#waiting.length)) return false;
+    (exclusive ? this.#exclusive : this.#writes).add(stretch);
+    return true;
+  }
+
   /** Nothing that is inside stands against it, nor anything that waits before it. */
-  #mayGo(task: ScsiTask, exclusive: boolean, before: number): boolean {
-    for (const other of this.#exclusive) if (overlaps(task, other)) return false;
-    if (exclusive) for (const other of this.#writes) if (overlaps(task, other)) return false;
+  #mayGo(stretch: Stretch, exclusive: boolean, before: number): boolean {
+    for (const other of this.#exclusive) if (overlaps(stretch, other)) return false;
+    if (exclusive) for (const other of this.#writes) if (overlaps(stretch, other)) return false;
     for (let i = 0; i < before; i += 1) {
       const waiting = this.#waiting[i] as Waiting;
-      if ((exclusive || waiting.exclusive) && overlaps(task, waiting.task)) return false;
+      if ((exclusive || waiting.exclusive) && overlaps(stretch, waiting.stretch)) return false;
     }
     return true;
   }
 }
 
-function overlaps(a: ScsiTask, b: ScsiTask): boolean {
+function overlaps(a: Stretch, b: Stretch): boolean {
   return a.offset < b.offset + b.transferBytes && b.offset < a.offset + a.transferBytes;
 }

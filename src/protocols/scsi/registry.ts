@@ -1,17 +1,23 @@
 import type { CommandSpec } from './command.ts';
 import { CAPACITY_COMMANDS } from './commands/capacity.ts';
 import { COMPARE_AND_WRITE_COMMANDS } from './commands/compare-and-write.ts';
+import { DEFECT_COMMANDS } from './commands/defects.ts';
+import { EXTENDED_COPY_COMMANDS } from './commands/extended-copy.ts';
 import { INQUIRY_COMMANDS } from './commands/inquiry.ts';
 import { LOG_COMMANDS } from './commands/log.ts';
 import { MODE_COMMANDS } from './commands/mode.ts';
+import { PERSISTENT_RESERVE_COMMANDS } from './commands/persistent-reserve.ts';
 import { PRE_FETCH_COMMANDS } from './commands/pre-fetch.ts';
 import { READ_WRITE_COMMANDS } from './commands/read-write.ts';
 import { REPORT_LUNS_COMMANDS } from './commands/report-luns.ts';
 import { REPORT_SUPPORTED_COMMANDS } from './commands/report-supported.ts';
+import { RESERVE_COMMANDS } from './commands/reserve.ts';
+import { SANITIZE_COMMANDS } from './commands/sanitize.ts';
 import { SYNCHRONIZE_CACHE_COMMANDS } from './commands/synchronize-cache.ts';
 import { UNIT_STATE_COMMANDS } from './commands/unit-state.ts';
 import { UNMAP_COMMANDS } from './commands/unmap.ts';
 import { VERIFY_COMMANDS } from './commands/verify.ts';
+import { WRITE_ATOMIC_COMMANDS } from './commands/write-atomic.ts';
 import { WRITE_SAME_COMMANDS } from './commands/write-same.ts';
 import type { LogicalUnit } from './logical-unit.ts';
 
@@ -32,6 +38,12 @@ function all(): CommandSpec[] {
     ...WRITE_SAME_COMMANDS,
     ...UNMAP_COMMANDS,
     ...COMPARE_AND_WRITE_COMMANDS,
+    ...WRITE_ATOMIC_COMMANDS,
+    ...SANITIZE_COMMANDS,
+    ...DEFECT_COMMANDS,
+    ...RESERVE_COMMANDS,
+    ...PERSISTENT_RESERVE_COMMANDS,
+    ...EXTENDED_COPY_COMMANDS,
   ];
 }
 

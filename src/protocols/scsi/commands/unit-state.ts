@@ -9,14 +9,14 @@ import type { ScsiTask } from '../task.ts';
 
 function requestSense(unit: LogicalUnit, task: ScsiTask): void {
   const descriptorFormat = ((task.cdb[1] as number) & 1) !== 0;
-  const { sanitizing } = unit.medium;
+  const { obstacle, sanitizing } = unit.medium;
   // [SPC-4 6.39] A pending condition is reported as data, and is cleared by that.
   const attention = unit.attentions.take(task.nexus);
   let data: Uint8Array;
   if (attention !== null) data = senseData(descriptorFormat, SENSE_KEY.UNIT_ATTENTION, attention);
-  else if (sanitizing !== null) {
-    const code = ASC.LOGICAL_UNIT_NOT_READY_SANITIZE_IN_PROGRESS;
-    data = senseData(descriptorFormat, SENSE_KEY.NOT_READY, code, { progress: sanitizing });
+  else if (obstacle !== null && obstacle.code !== ASC.MEDIUM_NOT_PRESENT) {
+    const details = sanitizing === null ? {} : { progress: sanitizing };
+    data = senseData(descriptorFormat, obstacle.key, obstacle.code, details);
   } else
     data = senseData(descriptorFormat, SENSE_KEY.NO_SENSE, ASC.NO_ADDITIONAL_SENSE_INFORMATION);
   task.dataIn = data.subarray(0, task.cdb[4]);
@@ -30,6 +30,11 @@ function startStop(unit: LogicalUnit, task: ScsiTask): void {
   const noFlush = (byte & 4) !== 0;
   const loadEject = (byte & 2) !== 0;
   const start = (byte & 1) !== 0;
+  // The medium stays, and stays as it is, while it is being sanitized [SBC-4 4.11.3].
+  if (unit.medium.sanitizing !== null) {
+    unit.hasMedium(task);
+    return;
+  }
   // [SBC-4 5.31] With a power condition, START and LOEJ are ignored. There are none to go to.
   if (powerCondition !== 0) {
     unit.finish(task);

@@ -1,10 +1,13 @@
 import type { LogicalUnit } from '../logical-unit.ts';
 import { MAX_COMMAND_BYTES } from '../limits.ts';
 import type { Nexus } from '../nexus.ts';
+import { findCommand } from '../registry.ts';
 import { PERIPHERAL_DEVICE_TYPE_BLOCK } from '../scsi.ts';
 import { MAX_COMPARE_AND_WRITE_BLOCKS } from './compare-and-write.ts';
 import { ascii } from './inquiry.ts';
+import { THIRD_PARTY_COPY, thirdPartyCopyPage } from './third-party-copy-page.ts';
 import { MAX_UNMAP_DESCRIPTORS } from './unmap.ts';
+import { MAX_ATOMIC_BLOCKS } from './write-atomic.ts';
 
 // Vital product data [SPC-4 7.8, SBC-4 6.6].
 
@@ -16,6 +19,9 @@ const BLOCK_LIMITS = 0xb0;
 const BLOCK_DEVICE_CHARACTERISTICS = 0xb1;
 const LOGICAL_BLOCK_PROVISIONING = 0xb2;
 
+/** A CDB to ask the registry with. */
+const SANITIZE_BLOCK_ERASE: Uint8Array = Uint8Array.of(0x48, 0x02);
+
 type Maker = (unit: LogicalUnit, nexus: Nexus) => Uint8Array;
 
 const PAGES: ReadonlyMap<number, Maker> = new Map<number, Maker>([
@@ -23,6 +29,7 @@ const PAGES: ReadonlyMap<number, Maker> = new Map<number, Maker>([
   [UNIT_SERIAL_NUMBER, (unit) => new TextEncoder().encode(unit.options.serial)],
   [DEVICE_IDENTIFICATION, identification],
   [EXTENDED_INQUIRY, extendedInquiry],
+  [THIRD_PARTY_COPY, thirdPartyCopyPage],
   [BLOCK_LIMITS, blockLimits],
   [BLOCK_DEVICE_CHARACTERISTICS, characteristics],
   [LOGICAL_BLOCK_PROVISIONING, provisioning],
@@ -108,8 +115,8 @@ function blockLimits(unit: LogicalUnit): Uint8Array {
     view.setUint32(28, 0x8000_0000);
   }
   view.setUint32(36, most);
-  // A single block is all that a disk promises to be old or new after power was lost (P12).
-  view.setUint32(40, 1);
+  // MAXIMUM ATOMIC TRANSFER LENGTH; no alignment, no granularity, no boundaries.
+  view.setUint32(40, MAX_ATOMIC_BLOCKS);
   return body;
 }
 
@@ -118,6 +125,8 @@ function characteristics(unit: LogicalUnit): Uint8Array {
   const body = new Uint8Array(0x3c);
   // MEDIUM ROTATION RATE: 0001h non-rotating, 0000h not reported.
   if (!unit.disk.info.rotational) body[1] = 1;
+  // WABEREQ 01b: what BLOCK ERASE has erased can be read. WACEREQ 0: no CRYPTOGRAPHIC ERASE.
+  if (findCommand(unit, SANITIZE_BLOCK_ERASE) !== null) body[3] = 0x40;
   return body;
 }
 
