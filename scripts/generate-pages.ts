@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { generatedFiles } from '../src/cli/pages/files.ts';
-import { packageVersion } from '../src/cli/version.ts';
+import { packageVersion } from '../src/server/version.ts';
 
 // Writes the manual pages and the command line reference; src/cli/pages/pages.test.ts fails when they are stale.
 for (const [path, content] of generatedFiles(packageVersion())) {

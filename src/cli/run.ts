@@ -12,7 +12,7 @@ import { makeOutput, type Output } from './output.ts';
 import { renderJson } from './pages/json.ts';
 import { parseCommandLine, type Parsed } from './parse.ts';
 import { PROGRAM } from './spec/program.ts';
-import { packageVersion } from './version.ts';
+import { packageVersion } from '../server/version.ts';
 
 /** Runs a command line (without node and the script) and ends the process with its exit code. */
 export async function main(argv: readonly string[]): Promise<void> {

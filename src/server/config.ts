@@ -37,7 +37,51 @@ export interface VhostUserBlkListen {
   readonly connect?: boolean;
 }
 
-export type ListenConfig = NbdListen | VhostUserBlkListen;
+/** One logical unit of a target. */
+export interface IscsiLun {
+  /** 0 to 16383 [SAM-5 4.7.5.1 flat space addressing]. */
+  readonly lun: number;
+  /** The export name of the disk. */
+  readonly exportName: string;
+  /** RMB: initiators may eject the medium. */
+  readonly removable?: boolean;
+  /** LBPME: UNMAP is offered. Absent: as the disk can give space back. */
+  readonly thin?: boolean;
+  /** Unit serial number, printable ASCII. Absent: made of the disk, as its NAA designator. */
+  readonly serial?: string;
+}
+
+/** A name and a secret of CHAP. Never shown or logged. */
+export interface IscsiAccount {
+  readonly user: string;
+  readonly secret: Uint8Array;
+}
+
+/** What there is to say of one target, whatever portals it has. */
+export interface IscsiTargetConfig {
+  /** [RFC 7143 4.2.7] an iqn., eui. or naa. name, lower case. */
+  readonly name: string;
+  readonly alias: string;
+  readonly luns: readonly IscsiLun[];
+  /** What initiators prove to know; absent: nothing. */
+  readonly chap?: IscsiAccount;
+  /** What the target proves to know, to initiators that ask. Another secret than theirs. */
+  readonly mutualChap?: IscsiAccount;
+  /** The initiators that may log in; absent: all. */
+  readonly initiators?: readonly string[];
+}
+
+/**
+ * A portal: a place where one target is reached over iSCSI. Several targets may share an address, and a target may have
+ * several portals: each has the same `target` then.
+ */
+export interface IscsiListen {
+  readonly protocol: 'iscsi';
+  readonly address: Extract<SocketAddress, { readonly kind: 'tcp' }>;
+  readonly target: IscsiTargetConfig;
+}
+
+export type ListenConfig = NbdListen | VhostUserBlkListen | IscsiListen;
 
 /**
  * The most queues of a device that nobody has said more about. QEMU wants one for each virtual processor and does not
@@ -49,7 +93,10 @@ export interface Served {
   readonly protocol: ListenConfig['protocol'];
   /** With the port the kernel chose. */
   readonly address: SocketAddress;
-  /** What clients are pointed at: NBD URIs, one for each disk, or `vhost-user-blk:PATH`. None for a descriptor. */
+  /**
+   * What clients are pointed at: NBD URIs, one for each disk; `vhost-user-blk:PATH`; iSCSI URLs, one for each logical unit.
+   * None for a descriptor.
+   */
   readonly names: readonly string[];
 }
 

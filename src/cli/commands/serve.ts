@@ -1,12 +1,13 @@
 import { UsageError } from '../../base/errors.ts';
-import type { DiskConfig } from '../../server/config.ts';
+import type { DiskConfig, IscsiListen } from '../../server/config.ts';
 import type { Output } from '../output.ts';
 import type { OptionValues } from '../parse.ts';
 import { takeActivatedSockets } from '../serve/activation.ts';
 import { parseDisks } from '../serve/disks.ts';
-import { chooseListen, isNbd } from '../serve/listen.ts';
+import { settleIscsi, type IscsiChoice } from '../serve/iscsi.ts';
+import { chooseListen, isNbd, type ListenChoice } from '../serve/listen.ts';
 import { maxConnections, reactorKind, switchOption, textOption } from '../serve/options.ts';
-import { runServer, type ServeSettings } from '../serve/run-server.ts';
+import { runServer, type PlaceChoice, type ServeSettings } from '../serve/run-server.ts';
 import { readTls } from '../serve/tls.ts';
 import { nameDisk } from '../serve/vhost-user.ts';
 
@@ -34,9 +35,8 @@ export async function serveSettings(
   // The sockets are taken, and their variables removed, before anything is started from here.
   const activated = takeActivatedSockets(process.env, process.pid);
   const tls = await readTls(options);
-  const listen = chooseListen(options, activated, tls.mode).map((choice) =>
-    isNbd(choice) ? choice : nameDisk(choice, disks),
-  );
+  const warnings: string[] = [];
+  const listen = settle(chooseListen(options, activated, tls.mode), disks, warnings);
   const pidFile = textOption(options, 'pidFile');
   const control = textOption(options, 'control');
   if (control === undefined && textOption(options, 'onSyncError') === 'stop') {
@@ -47,6 +47,7 @@ export async function serveSettings(
   return {
     disks,
     listen,
+    warnings,
     tls,
     maxConnections: limit,
     reactor: reactorKind(options),
@@ -58,4 +59,24 @@ export async function serveSettings(
     ...(pidFile === undefined ? {} : { pidFile }),
     ...(control === undefined ? {} : { control }),
   };
+}
+
+/** Which disks each place is for, and with which secrets. */
+function settle(
+  choices: readonly ListenChoice[],
+  disks: readonly DiskConfig[],
+  warnings: string[],
+): PlaceChoice[] {
+  // Places of one target have to be seen together.
+  const iscsi: IscsiListen[] = settleIscsi(
+    choices.filter(
+      (choice): choice is IscsiChoice => !isNbd(choice) && choice.protocol === 'iscsi',
+    ),
+    disks,
+    (line) => warnings.push(line),
+  );
+  return choices.map((choice) => {
+    if (isNbd(choice)) return choice;
+    return choice.protocol === 'iscsi' ? (iscsi.shift() as IscsiListen) : nameDisk(choice, disks);
+  });
 }

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import test from 'node:test';
 import { EXIT, EXIT_TEXTS } from '../exit-codes.ts';
 import { PROGRAM } from '../spec/program.ts';
-import { packageVersion } from '../version.ts';
+import { packageVersion } from '../../server/version.ts';
 import { renderCompletion, type Shell } from './completion.ts';
 import { generatedFiles } from './files.ts';
 import { renderJson } from './json.ts';

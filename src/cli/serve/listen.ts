@@ -4,13 +4,14 @@ import { NBD_DEFAULT_PORT } from '../../protocols/nbd/wire.ts';
 import type { SocketAddress } from '../../reactor/reactor.ts';
 import type { OptionValues } from '../parse.ts';
 import type { ActivatedSocket } from './activation.ts';
+import { isIscsi, parseIscsi, type IscsiChoice } from './iscsi.ts';
 import { listOption, parsePort, textOption } from './options.ts';
 import type { TlsMode } from './tls.ts';
 import { isVhostUserBlk, parseVhostUserBlk, type VhostUserBlkChoice } from './vhost-user.ts';
 
 /** Where to listen for NBD; 'private' stands for a Unix socket in a directory yet to be made. */
 export type NbdChoice = SocketAddress | 'private';
-export type ListenChoice = NbdChoice | VhostUserBlkChoice;
+export type ListenChoice = NbdChoice | VhostUserBlkChoice | IscsiChoice;
 
 /** [unix(7)] sun_path has 108 bytes, the last of them a NUL. */
 export const MOST_SOCKET_PATH_BYTES = 107;
@@ -38,14 +39,15 @@ export function chooseListen(
   return [{ kind: 'tcp', host: '127.0.0.1', port: NBD_DEFAULT_PORT }];
 }
 
-export function isNbd(choice: ListenChoice): choice is NbdChoice {
+export function isNbd(choice: NbdChoice | { readonly protocol: string }): choice is NbdChoice {
   return choice === 'private' || !('protocol' in choice);
 }
 
 function askedFor(options: OptionValues, tls: TlsMode): ListenChoice[] {
-  const asked: ListenChoice[] = listOption(options, 'listen').map((text) =>
-    isVhostUserBlk(text) ? vhostUserBlk(text) : listenUri(text, tls),
-  );
+  const asked: ListenChoice[] = listOption(options, 'listen').map((text) => {
+    if (isVhostUserBlk(text)) return vhostUserBlk(text);
+    return isIscsi(text) ? parseIscsi(text) : listenUri(text, tls);
+  });
   const port = textOption(options, 'port');
   const host = textOption(options, 'bind');
   if (port !== undefined || host !== undefined) {
@@ -71,7 +73,7 @@ function vhostUserBlk(text: string): VhostUserBlkChoice {
 function listenUri(text: string, tls: TlsMode): SocketAddress {
   if (!isNbdUri(text)) {
     throw new UsageError(
-      `--listen '${text}' is not nbd://HOST:PORT, nbd+unix:///?socket=PATH or vhost-user-blk:PATH`,
+      `--listen '${text}' is not nbd://HOST:PORT, nbd+unix:///?socket=PATH, vhost-user-blk:PATH or iscsi://HOST:PORT`,
     );
   }
   const uri = parseNbdUri(text);

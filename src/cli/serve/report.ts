@@ -1,6 +1,13 @@
 import { formatNbdUri, type UriAddress } from '../../protocols/nbd/uri.ts';
-import type { DiskConfig, ListenConfig, VhostUserBlkListen } from '../../server/config.ts';
+import type {
+  DiskConfig,
+  IscsiListen,
+  IscsiLun,
+  ListenConfig,
+  VhostUserBlkListen,
+} from '../../server/config.ts';
 import { attachCommands, type AttachCommand } from './attach.ts';
+import { attachIscsiLun, attachIscsiTarget, iscsiUrl } from './attach-iscsi.ts';
 import { attachVhostUserBlk } from './attach-vhost-user.ts';
 import { modeLine } from './modes.ts';
 import type { TlsChoice } from './tls.ts';
@@ -12,6 +19,14 @@ export interface ServedDisk {
   readonly uris: readonly string[];
   /** Where it is a vhost-user-blk device. */
   readonly devices: readonly VhostUserBlkListen[];
+  /** Where it is a logical unit. */
+  readonly units: readonly ServedUnit[];
+}
+
+/** A disk as a logical unit, at one portal. */
+export interface ServedUnit {
+  readonly portal: IscsiListen;
+  readonly lun: IscsiLun;
 }
 
 /** The URIs of every disk at every address, and the places that are of one disk. */
@@ -22,13 +37,26 @@ export function servedDisks(
   listen: readonly ListenConfig[] = [],
 ): ServedDisk[] {
   const devices = listen.filter((where) => where.protocol === 'vhost-user-blk');
+  const units = listen
+    .filter((where) => where.protocol === 'iscsi')
+    .flatMap((portal) => portal.target.luns.map((lun): ServedUnit => ({ portal, lun })));
   return disks.map((config) => ({
     config,
     uris: addresses.map((address) =>
       formatNbdUri({ address, exportName: config.exportName, tls: uriTls(tls) }),
     ),
     devices: devices.filter(({ exportName }) => exportName === config.exportName),
+    units: units.filter(({ lun }) => lun.exportName === config.exportName),
   }));
+}
+
+/** How a disk is reached, everywhere. */
+export function namesOf({ uris, devices, units }: ServedDisk): string[] {
+  return [
+    ...uris,
+    ...devices.map(vhostUserBlkName),
+    ...units.map(({ portal, lun }) => iscsiUrl(portal, lun)),
+  ];
 }
 
 function uriTls({ mode, settings }: TlsChoice): { type?: 'psk' } | null {
@@ -43,9 +71,9 @@ export function humanReport(
   tls: boolean,
 ): string[] {
   const lines: string[] = [];
-  for (const { config, uris, devices } of served) {
-    const names = devices.map(vhostUserBlkName);
-    lines.push(diskLine(config), ...[...uris, ...names].map((name) => `  ${name}`));
+  for (const disk of served) {
+    const { config, uris, devices, units } = disk;
+    lines.push(diskLine(config), ...namesOf(disk).map((name) => `  ${name}`));
     const [uri] = uris;
     const [endpoint] = addresses;
     if (uri !== undefined && endpoint !== undefined) {
@@ -56,9 +84,33 @@ export function humanReport(
       const commands = attachVhostUserBlk(device);
       if (commands.length > 0) lines.push('', ...commandLines(commands));
     }
+    const [unit] = units;
+    const commands = unit === undefined ? [] : unitCommands(unit, config);
+    if (commands.length > 0) lines.push('', ...commandLines(commands));
     lines.push('');
   }
+  for (const portal of firstPortals(served)) lines.push(...targetLines(portal), '');
   return lines;
+}
+
+function unitCommands({ portal, lun }: ServedUnit, config: DiskConfig): AttachCommand[] {
+  return attachIscsiLun(portal, lun, config.readOnly);
+}
+
+/** One portal of each target. */
+function firstPortals(served: readonly ServedDisk[]): IscsiListen[] {
+  const found = new Map<string, IscsiListen>();
+  for (const { portal } of served.flatMap(({ units }) => units)) {
+    if (!found.has(portal.target.name)) found.set(portal.target.name, portal);
+  }
+  return [...found.values()];
+}
+
+function targetLines(portal: IscsiListen): string[] {
+  const { name, luns } = portal.target;
+  const units = luns.length === 1 ? 'LUN' : 'LUNs';
+  const heading = `target ${name}, ${units} ${luns.map(({ lun }) => lun).join(', ')}`;
+  return [heading, '', ...commandLines(attachIscsiTarget(portal))];
 }
 
 function commandLines(commands: readonly AttachCommand[]): string[] {
@@ -77,7 +129,7 @@ export function jsonReport(served: readonly ServedDisk[], pid: number): string {
   return JSON.stringify({
     format: 1,
     pid,
-    disks: served.map(({ config, uris, devices }) => ({
+    disks: served.map(({ config, uris, devices, units }) => ({
       disk: config.disk,
       export: config.exportName,
       cache: config.cache,
@@ -85,10 +137,23 @@ export function jsonReport(served: readonly ServedDisk[], pid: number): string {
       ignoresFlush: config.cache === 'unsafe',
       uris,
       ...(devices.length === 0 ? {} : { vhostUserBlk: devices.map(deviceJson) }),
+      ...(units.length === 0 ? {} : { iscsi: units.map(unitJson) }),
     })),
   });
 }
 
 function deviceJson({ address, connect }: VhostUserBlkListen): object {
   return address.kind === 'fd' ? { fd: address.fd } : { socket: address.path, connect };
+}
+
+function unitJson({ portal, lun }: ServedUnit): object {
+  const { address, target } = portal;
+  return {
+    url: iscsiUrl(portal, lun),
+    target: target.name,
+    lun: lun.lun,
+    host: address.host,
+    port: address.port,
+    chap: target.chap !== undefined,
+  };
 }

@@ -4,6 +4,7 @@ import type { UriAddress } from '../../protocols/nbd/uri.ts';
 import type { SocketAddress } from '../../reactor/reactor.ts';
 import type {
   DiskConfig,
+  IscsiListen,
   ListenConfig,
   ServerConfig,
   VhostUserBlkListen,
@@ -19,15 +20,19 @@ import { closeOnExec, isListening, isSocket, signalOnParentDeath } from './nativ
 import { openNotify } from './notify.ts';
 import { writePidFile } from './pid-file.ts';
 import { makePrivateSocket } from './private-socket.ts';
-import { humanReport, jsonReport, servedDisks, type ServedDisk } from './report.ts';
+import { humanReport, jsonReport, namesOf, servedDisks, type ServedDisk } from './report.ts';
 import { handleSignals } from './signals.ts';
 import type { TlsChoice } from './tls.ts';
-import { vhostUserBlkName } from './vhost-user.ts';
+
+/** A place to listen, as far as it is known before anything is made. */
+export type PlaceChoice = NbdChoice | VhostUserBlkListen | IscsiListen;
 
 /** What `serve` was told. */
 export interface ServeSettings {
   readonly disks: readonly DiskConfig[];
-  readonly listen: readonly (NbdChoice | VhostUserBlkListen)[];
+  readonly listen: readonly PlaceChoice[];
+  /** Found while the settings were made. */
+  readonly warnings?: readonly string[];
   readonly tls: TlsChoice;
   readonly maxConnections: number;
   readonly reactor: ServerConfig['reactor'];
@@ -67,7 +72,12 @@ export async function runServer(settings: ServeSettings, output: Output): Promis
       else output.note(line);
     });
     const addresses = addressesOf(server);
-    const served = servedDisks(settings.disks, addresses, settings.tls, config.listen);
+    const served = servedDisks(
+      settings.disks,
+      addresses,
+      settings.tls,
+      listening(config.listen, server),
+    );
     await openExtras(settings, server, undo);
     unhandle();
     return await live(
@@ -155,6 +165,7 @@ function watchParent(): void {
 }
 
 function warnBeforehand(settings: ServeSettings, config: ServerConfig, output: Output): void {
+  for (const line of settings.warnings ?? []) output.warn(line);
   for (const { disk, cache } of config.disks) {
     if (cache === 'unsafe') output.warn(`${disk}: cache=unsafe: ${MODE_LINES.unsafe}`);
     const format = settings.formatNamed ? null : looksFormatted(disk);
@@ -165,13 +176,26 @@ function warnBeforehand(settings: ServeSettings, config: ServerConfig, output: O
       );
     }
   }
-  for (const { address } of config.listen) {
-    if (config.tlsMode === 'off' && reachesBeyondHost(address) && address.kind === 'tcp') {
+  for (const where of config.listen) {
+    const { address } = where;
+    if (address.kind !== 'tcp' || !reachesBeyondHost(address)) continue;
+    const open = `listening on ${address.host} without`;
+    if (where.protocol === 'nbd' && config.tlsMode === 'off') {
+      output.warn(`${open} TLS: whoever reaches it can read and write; see --tls`);
+    } else if (where.protocol === 'iscsi' && where.target.chap === undefined) {
       output.warn(
-        `listening on ${address.host} without TLS: whoever reaches it can read and write; see --tls`,
+        `${open} CHAP: whoever reaches it can read and write ${where.target.name}; see ?chap=FILE`,
       );
     }
   }
+}
+
+/** The places with the ports that the kernel chose. */
+function listening(listen: readonly ListenConfig[], server: Server): ListenConfig[] {
+  return listen.map((where, i) => {
+    const address = server.served[i]?.address;
+    return where.protocol === 'iscsi' && address?.kind === 'tcp' ? { ...where, address } : where;
+  });
 }
 
 /** For programs that --run starts, when there is no place for NBD. */
@@ -214,9 +238,7 @@ function report(
   if (settings.json) {
     print(jsonReport(served, process.pid));
   } else if (settings.quiet) {
-    for (const { uris, devices } of served) {
-      for (const uri of [...uris, ...devices.map(vhostUserBlkName)]) print(uri);
-    }
+    for (const disk of served) for (const name of namesOf(disk)) print(name);
   } else {
     for (const line of humanReport(served, addresses, settings.tls.mode !== 'off')) print(line);
   }

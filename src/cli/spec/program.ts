@@ -40,8 +40,8 @@ export const PROGRAM: ProgramSpec = {
   name: 'holdfast',
   summary: 'a block server that keeps its word',
   details: [
-    'Holdfast serves raw disk images and block devices over NBD, and to virtual machines ' +
-      'as virtio-blk over vhost-user, with exact write-cache, flush and FUA behaviour: what ' +
+    'Holdfast serves raw disk images and block devices over NBD and iSCSI, and to virtual ' +
+      'machines as virtio-blk over vhost-user, with exact write-cache, flush and FUA behaviour: what ' +
       'a client was told is stable, is stable.',
     'Data goes to standard output, talk to standard error. Errors are one line: ' +
       'holdfast, what happened, what to do. NO_COLOR and FORCE_COLOR are honoured.',

@@ -75,7 +75,8 @@ const LISTEN_OPTIONS: readonly OptionSpec[] = [
     description:
       'Listen at nbd://HOST:PORT or nbd+unix:///?socket=PATH; nbds:// and nbds+unix:// say ' +
       'the same and need --tls require. vhost-user-blk:PATH is a socket for a virtual ' +
-      'machine, to which one disk is a virtio-blk device.',
+      'machine, to which one disk is a virtio-blk device. iscsi://HOST:PORT/TARGET is a ' +
+      'portal of an iSCSI target, of which the disks are the logical units.',
     repeatable: true,
   },
   PORT_OPTION,
@@ -174,7 +175,7 @@ const PROCESS_OPTIONS: readonly OptionSpec[] = [
 
 export const SERVE: CommandSpec = {
   name: 'serve',
-  summary: 'serve disks over NBD, or to virtual machines',
+  summary: 'serve disks over NBD or iSCSI, or to virtual machines',
   details: [
     'A DISK is a raw image file, a block device, or memory:SIZE for a disk that is gone ' +
       'when the server ends. NAME=PATH gives the export its name; a path that contains = ' +
@@ -191,6 +192,17 @@ export const SERVE: CommandSpec = {
       'at PATH, and again whenever it has gone, instead of listening. vhost-user-blk:fd:N ' +
       'takes a descriptor that is connected already. It needs io_uring, and one front-end ' +
       'at a time is served; the same disk may have other places.',
+    'iscsi://HOST:PORT/TARGET: HOST is 127.0.0.1, PORT 3260 and TARGET a name made of the ' +
+      "first disk's, where they are left out. All disks are its logical units, from LUN 0 " +
+      'in their order. Further --listen with the same TARGET add portals to it, and targets ' +
+      'may share HOST:PORT. After ? follow, for the target: chap=FILE and mutual-chap=FILE, ' +
+      'each with one line USER:SECRET (12 to 255 bytes; they must differ) that initiators, ' +
+      'and in turn the target, prove to know; initiator=NAME, which may be repeated, of the ' +
+      'only ones that may log in; alias=TEXT; lun=EXPORT:N, repeated, for some of the disks ' +
+      'or other numbers. And for all its logical units, or with N: before the value for one: ' +
+      'removable=on, thin=on or off (on where the disk can give space back), ' +
+      'serial=TEXT (at most 32 characters, made of the path if left out). See ' +
+      'docs/guides/iscsi.md.',
     'When clients can connect, the URIs and the commands that attach the disks are ' +
       'printed on standard output; with --quiet only the URIs.',
     'SIGTERM, SIGINT and SIGHUP stop the server: it accepts no more connections, ' +
@@ -217,6 +229,11 @@ export const SERVE: CommandSpec = {
     {
       text: 'To a virtual machine as virtio-blk, and over NBD for looking at it',
       command: 'holdfast serve disk.img --listen vhost-user-blk:/tmp/vm.sock -k /tmp/nbd.sock',
+    },
+    {
+      text: 'Two disks as LUN 0 and 1 of an iSCSI target, to other machines that know the secret',
+      command:
+        "holdfast serve a.img b.img --listen 'iscsi://0.0.0.0/iqn.2026-11.org.example:disks?chap=chap.txt'",
     },
     {
       text: 'Let nbdinfo look at an image, then stop',

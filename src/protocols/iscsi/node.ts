@@ -39,11 +39,14 @@ export interface LoginResult {
   readonly statSn: number;
 }
 
-/** All targets of one network entity: what its portals offer. One portal group, with tag 1. */
+/** All targets of one network entity, as far as one portal offers them. One portal group, with tag 1. */
 export interface IscsiNode {
   readonly targets: ReadonlyMap<string, IscsiTarget>;
-  /** "192.0.2.1:3260": where it listens, for SendTargets; `local` is where this initiator has reached it. */
-  portals(local: string): readonly string[];
+  /**
+   * "192.0.2.1:3260": where the target is reached, for SendTargets; `local` is where this initiator has come, '' where that is not
+   * known. None: where it was asked [RFC 7143 appendix C].
+   */
+  portals(local: string, target: IscsiTarget): readonly string[];
 }
 
 export const PORTAL_GROUP_TAG = 1;
