@@ -24,11 +24,11 @@ export const MAX_OUTSTANDING_R2T = 8;
 /** "A key name is at most 63 bytes" [RFC 7143 6.1]. */
 export const MAX_KEY_BYTES = 63;
 
-/** "any key value ... MUST NOT exceed 255 bytes unless constrained otherwise" [RFC 7143 6.1], 255 UTF-8 bytes. */
-export const MAX_VALUE_BYTES = 255;
-
-/** Large numbers and binary values "MUST NOT exceed 1024 bytes" when decoded [RFC 7143 6.1]: so long in digits. */
-export const MAX_BINARY_VALUE_BYTES: number = 2 + 2 * 1024;
+/**
+ * The longest value: a binary one of 1024 bytes in hexadecimal digits [RFC 7143 6.1]. Simple ones have at most 255 bytes, but
+ * lists of them may have more.
+ */
+export const MAX_VALUE_BYTES: number = 2 + 2 * 1024;
 
 /** iSCSI names are at most 223 bytes [RFC 7143 4.2.7.2]. */
 export const MAX_NAME_BYTES = 223;
@@ -36,14 +36,11 @@ export const MAX_NAME_BYTES = 223;
 /** Key=value pairs in one request. Real initiators send twenty. */
 export const MAX_KEYS = 128;
 
-/** One request's text with all its continuations. "at least 64 kilobytes" would be for responses [RFC 7143 6.1]. */
+/** One request's text with all its continuations. */
 export const MAX_TEXT_BYTES: number = 64 * 1024;
 
 /** Login requests on one connection, continuations with them. CHAP with negotiation by single keys needs twenty. */
 export const MAX_LOGIN_PDUS = 64;
-
-/** Rounds in which an initiator may say nothing new before the login ends. */
-export const MAX_EMPTY_LOGIN_PDUS = 8;
 
 /** From accept to the full feature phase. A person has nothing to type in it. */
 export const LOGIN_TIMEOUT_MS = 15_000;
