@@ -188,10 +188,7 @@ export class DataOut implements IoOwner {
       this.#pieces.give(record.filling);
       record.filling = null;
     }
-    if (record.waitsForBudget) {
-      record.waitsForBudget = false;
-      this.#budget.cancel(record.waiter);
-    }
+    if (record.waitsForBudget) this.#cancelWait(record);
     const { budget } = record;
     record.budget = 0;
     record.collected = null;
@@ -277,9 +274,8 @@ export class DataOut implements IoOwner {
     if (early !== null && early.length >= wanted) return;
     if (this.#budget.take(wanted)) {
       this.#collectInto(record, wanted);
-    } else if (record.unsolicitedOpen || early !== null) {
-      // Its data is on the way, and there is nowhere to put it.
-      record.fault = FAULT.NO_MEMORY;
+    } else if (record.arrived > 0) {
+      this.#blame(record, FAULT.NO_MEMORY);
     } else {
       record.waitsForBudget = true;
       record.waiter = {
@@ -291,6 +287,11 @@ export class DataOut implements IoOwner {
       };
       this.#budget.wait(wanted, record.waiter);
     }
+  }
+
+  #cancelWait(record: CommandRecord): void {
+    record.waitsForBudget = false;
+    this.#budget.cancel(record.waiter);
   }
 
   /** Zero-filled memory for the data; what came early is moved there. The budget for it has been taken. */
@@ -310,6 +311,11 @@ export class DataOut implements IoOwner {
       const bytes = record.phase === PHASE.WAITING ? record.sequenceEnd : 0;
       if (bytes > 0 && this.#budget.take(bytes)) this.#collectInto(record, bytes);
       else if (bytes > 0) this.#blame(record, FAULT.NO_MEMORY);
+    }
+    if (record.waitsForBudget) {
+      // Its data comes unasked, and there is nowhere to put it.
+      this.#cancelWait(record);
+      this.#blame(record, FAULT.NO_MEMORY);
     }
     const target = record.collected;
     if (target !== null && record.arrived < target.length) {

@@ -124,6 +124,11 @@ export class FullFeature {
     return this.#commands.count + this.#tasks.count + this.#requests.count;
   }
 
+  /** Everything taken is answered, as far as the outbox is concerned. */
+  get idle(): boolean {
+    return this.inFlight === 0 && !this.#sender.late;
+  }
+
   /** Understands all it can of what has arrived. */
   advance(): Lack {
     if (!this.#sender.flush()) return 'room';

@@ -52,6 +52,10 @@ export class Requests {
     sender.close(STAT_SN.OWN);
   }
 
+  text(header: DataView, _data: Uint8Array): void {
+    this.#host.reject(REJECT.COMMAND_NOT_SUPPORTED, header);
+  }
+
   /** [RFC 7143 11.14] */
   logout(header: DataView): void {
     const itt = initiatorTaskTag(header, 0);
