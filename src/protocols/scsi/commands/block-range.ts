@@ -40,7 +40,7 @@ export function blocksField(form: RangeForm): number {
   return { 6: 4, 10: 7, 12: 6, 16: 10 }[form];
 }
 
-/** False: blocks beyond the last one, and the task has ended so. Zero blocks at the end of the medium are in range. */
+/** False: blocks beyond the last one, and the task has ended so. Zero blocks behind the last one are beyond it too. */
 export function inRange(unit: LogicalUnit, task: ScsiTask, lba: number, blocks: number): boolean {
   if (lba + blocks <= unit.blocks && (blocks > 0 || lba < unit.blocks)) return true;
   return unit.refuse(task, SENSE_KEY.ILLEGAL_REQUEST, ASC.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE);

@@ -8,7 +8,8 @@ import { inRange, planRange, u64 } from './block-range.ts';
 
 // COMPARE AND WRITE and ORWRITE (16): read, look, write, and nobody changes the blocks in between.
 
-const FUA = 0x08;
+/** FUA, or the obsolete FUA_NV: see read-write.ts. */
+const FUA = 0x08 | 0x02;
 const DPO = 0x10;
 
 /** MAXIMUM COMPARE AND WRITE LENGTH of the Block Limits page: all that the CDB can ask for. */
@@ -21,6 +22,8 @@ function planCompareAndWrite(unit: LogicalUnit, task: ScsiTask): boolean {
   task.offset = lba * unit.blockBytes;
   task.transferBytes = blocks * unit.blockBytes;
   task.outBytes = task.transferBytes * 2;
+  // What is sent besides might have been meant for blocks; libiscsi's suite wants it refused [SBC-4 5.3].
+  if (task.expectedOutBytes !== task.outBytes) return unit.refuseField(task, 13);
   planFua(task);
   return unit.ranges.enter(task, true);
 }

@@ -10,8 +10,11 @@ import { planRange, type RangeForm } from './block-range.ts';
 // is grouped by it, flushes of a range find out by themselves. RDPROTECT and WRPROTECT must be 0: there is no protection
 // information.
 
-/** Byte 1: FUA [SBC-4 5.9]. */
-const FUA = 0x08;
+/**
+ * Byte 1: FUA [SBC-4 5.9], and FUA_NV, which SBC-3 made obsolete: a cache that is not volatile would do. There is none, so it is
+ * as good as FUA, and never less than was asked for; libiscsi's suite wants it taken.
+ */
+const FUA = 0x08 | 0x02;
 const DPO = 0x10;
 
 function planRead(form: RangeForm): CommandSpec['plan'] {

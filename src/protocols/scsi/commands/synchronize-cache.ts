@@ -9,6 +9,8 @@ import { blocksOf, inRange, lbaOf } from './block-range.ts';
 // SYNCHRONIZE CACHE (10), (16): FLUSH of a range. Blocks of which nothing is unstable cost no sync.
 
 const IMMED = 0x02;
+/** Obsolete: a cache that is not volatile would do [SBC-3 5.22]. There is none, so it asks for no less. */
+const SYNC_NV = 0x04;
 
 function plan(form: 10 | 16): CommandSpec['plan'] {
   return (unit, task) => {
@@ -58,7 +60,7 @@ export const SYNCHRONIZE_CACHE_COMMANDS: readonly CommandSpec[] = [
     section: 'SBC-4 5.33',
     opcode: 0x35,
     cdbBytes: 10,
-    usage: [0x35, IMMED, 0xff, 0xff, 0xff, 0xff, 0x3f, 0xff, 0xff, 0x04],
+    usage: [0x35, IMMED | SYNC_NV, 0xff, 0xff, 0xff, 0xff, 0x3f, 0xff, 0xff, 0x04],
     reservation: 'writes',
     needsMedium: true,
     plan: plan(10),
@@ -69,7 +71,7 @@ export const SYNCHRONIZE_CACHE_COMMANDS: readonly CommandSpec[] = [
     section: 'SBC-4 5.34',
     opcode: 0x91,
     cdbBytes: 16,
-    usage: [0x91, IMMED, ...Array<number>(12).fill(0xff), 0x3f, 0x04],
+    usage: [0x91, IMMED | SYNC_NV, ...Array<number>(12).fill(0xff), 0x3f, 0x04],
     reservation: 'writes',
     needsMedium: true,
     plan: plan(16),

@@ -44,13 +44,14 @@ function startStop(unit: LogicalUnit, task: ScsiTask): void {
     unit.refuseField(task, 4, 1);
     return;
   }
+  // [SPC-4 6.16] Prevented: no medium goes out, and none comes in (libiscsi's suite wants the second too).
+  if (loadEject && unit.medium.preventers.size > 0) {
+    unit.refuse(task, SENSE_KEY.ILLEGAL_REQUEST, ASC.MEDIUM_REMOVAL_PREVENTED);
+    return;
+  }
   if (start) {
     if (loadEject) load(unit, task);
     unit.finish(task);
-    return;
-  }
-  if (loadEject && unit.medium.preventers.size > 0) {
-    unit.refuse(task, SENSE_KEY.ILLEGAL_REQUEST, ASC.MEDIUM_REMOVAL_PREVENTED);
     return;
   }
   const stopped = (): void => {

@@ -5,7 +5,7 @@ import type { LogicalUnit } from '../logical-unit.ts';
 import { ASC, SENSE_KEY } from '../scsi.ts';
 import type { ScsiTask } from '../task.ts';
 import { inTurn, request } from '../unit-io.ts';
-import { inRange, u16, u32, u64 } from './block-range.ts';
+import { u16, u32, u64 } from './block-range.ts';
 
 const HEADER_BYTES = 8;
 const DESCRIPTOR_BYTES = 16;
@@ -16,9 +16,7 @@ export const MAX_UNMAP_DESCRIPTORS: number =
 
 function planUnmap(unit: LogicalUnit, task: ScsiTask): boolean {
   task.outBytes = u16(task.cdb, 7);
-  // The ranges are known only from the parameter list; until then it stands in nobody's way.
-  task.offset = 0;
-  task.transferBytes = 0;
+  // The ranges are known only from the parameter list: they enter the range gate then, one by one.
   return true;
 }
 
@@ -43,14 +41,24 @@ function unmap(unit: LogicalUnit, task: ScsiTask): void {
   ) {
     const lba = u64(list, at);
     const blocks = u32(list, at + 8);
-    if (!inRange(unit, task, lba, blocks)) return;
+    // [SBC-4 5.35.2] Zero blocks are no error, also right behind the last one.
+    if (lba + blocks > unit.blocks) {
+      unit.refuse(task, SENSE_KEY.ILLEGAL_REQUEST, ASC.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE);
+      return;
+    }
     if (blocks > 0) ranges.push([lba * unit.blockBytes, blocks * unit.blockBytes]);
   }
   inTurn(
     ranges.length,
     (index, next) => {
-      const [offset, length] = ranges[index] as [number, number];
-      request(task.session, OP.DISCARD, offset, length, 0, next);
+      const [offset, transferBytes] = ranges[index] as [number, number];
+      const stretch = { offset, transferBytes };
+      unit.ranges.hold(stretch, false, () => {
+        request(task.session, OP.DISCARD, offset, transferBytes, 0, (error, at) => {
+          unit.ranges.leave(stretch);
+          next(error, at);
+        });
+      });
     },
     (error, at) => {
       if (error === null) unit.finish(task);

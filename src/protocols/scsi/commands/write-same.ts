@@ -24,11 +24,15 @@ function plan(form: 10 | 16): CommandSpec['plan'] {
     // [SBC-4 5.49] 0 with WSNZ 0: to the last block.
     const blocks = asked === 0 ? Math.max(0, unit.blocks - lba) : asked;
     if (!inRange(unit, task, lba, blocks)) return false;
-    if (asked * unit.blockBytes > MAX_COMMAND_BYTES)
+    // [SBC-4 6.6.4] MAXIMUM WRITE SAME LENGTH holds also for "to the last block".
+    if (blocks * unit.blockBytes > MAX_COMMAND_BYTES) {
       return unit.refuseField(task, blocksField(form));
+    }
     task.offset = lba * unit.blockBytes;
     task.transferBytes = blocks * unit.blockBytes;
     task.outBytes = form === 16 && (flags & NDOB) !== 0 ? 0 : unit.blockBytes;
+    // One block, no more: more might have been meant for the others. libiscsi's suite wants it refused.
+    if (task.expectedOutBytes !== task.outBytes) return unit.refuseField(task, blocksField(form));
     return unit.ranges.enter(task, false);
   };
 }
