@@ -81,7 +81,12 @@ export function findCommand(unit: LogicalUnit, cdb: Uint8Array): CommandSpec | n
 
 /** All commands of a logical unit, by operation code and service action. */
 export function commandsOf(unit: LogicalUnit): CommandSpec[] {
-  return all()
-    .filter((command) => command.offered?.(unit) !== false)
-    .toSorted((a, b) => a.opcode - b.opcode || (a.serviceAction ?? 0) - (b.serviceAction ?? 0));
+  return allCommands().filter((command) => command.offered?.(unit) !== false);
+}
+
+/** The same of any: for the documentation. */
+export function allCommands(): CommandSpec[] {
+  return all().toSorted(
+    (a, b) => a.opcode - b.opcode || (a.serviceAction ?? 0) - (b.serviceAction ?? 0),
+  );
 }
