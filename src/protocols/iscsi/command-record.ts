@@ -43,6 +43,8 @@ export class Piece {
   /** READ: where in pages[0] the first PDU begins, and how long all are. */
   start = 0;
   pduBytes = 0;
+  /** READ: the most data in one of them. */
+  segmentBytes = 0;
   /** READ: the bytes of the command's data that it brings, at this offset of it. */
   dataOffset = 0;
   dataBytes = 0;

@@ -51,7 +51,6 @@ export class Commands implements TaskOwner {
   readonly #session: IscsiSession;
   readonly #sender: PduSender;
   readonly #host: CommandsHost;
-  readonly #parameters: IscsiSession['parameters'];
   readonly in: DataIn;
   readonly out: DataOut;
   /** By slot: the initiator task tag of the command there, or RESERVED_TAG. */
@@ -77,7 +76,6 @@ export class Commands implements TaskOwner {
     this.#session = session;
     this.#sender = sender;
     this.#host = host;
-    this.#parameters = session.parameters;
     const dataHost = {
       get nowMs() {
         return host.nowMs;
@@ -85,7 +83,8 @@ export class Commands implements TaskOwner {
       moved: (record: CommandRecord) => this.#moved(record),
       progress: () => host.progress(),
     };
-    this.in = new DataIn(dataHost, sender, outbox, pool, session.parameters);
+    const { maxBurstLength } = session.parameters;
+    this.in = new DataIn(dataHost, sender, outbox, pool, session, maxBurstLength);
     this.out = new DataOut(dataHost, sender, session.parameters, session.table.budget);
     for (let slot = SLOTS - 1; slot >= 0; slot -= 1) this.#free.push(slot);
   }
@@ -344,7 +343,8 @@ export class Commands implements TaskOwner {
 
   /** Parameter data, which the logical unit has made as a whole. */
   #sayWhole(record: CommandRecord, dataIn: Uint8Array, status: number): void {
-    const { sendSegmentBytes, maxBurstLength } = this.#parameters;
+    const { maxBurstLength } = this.#session.parameters;
+    const { sendSegmentBytes } = this.#session;
     const all = Math.min(dataIn.length, record.inExpected);
     const sender = this.#sender;
     for (let offset = 0; offset < all;) {

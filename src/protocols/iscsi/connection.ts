@@ -202,10 +202,7 @@ export class IscsiConnection implements StreamOwner, FullFeatureHost, SessionCon
     const end = data + padded(dataBytes);
     if (inbox.end < end) return false;
     inbox.start = end;
-    this.#login.receive(
-      bytes.subarray(at, at + BHS_BYTES),
-      bytes.subarray(data, data + dataBytes),
-    );
+    this.#login.receive(bytes.subarray(at, at + BHS_BYTES), bytes.subarray(data, data + dataBytes));
     return true;
   }
 
@@ -253,8 +250,9 @@ export class IscsiConnection implements StreamOwner, FullFeatureHost, SessionCon
     const peer = peerOf(this.peer, result);
     const session = this.#context.sessions.open(result, tsih, this, peer);
     this.#session = session;
-    const { pool } = this.#context.reactor;
-    this.#fullFeature = new FullFeature(session, this.#inbox, this.#outbox, pool, this);
+    const { reactor, node } = this.#context;
+    const { pool } = reactor;
+    this.#fullFeature = new FullFeature(session, this.#inbox, this.#outbox, pool, node, this);
     this.progress();
   }
 

@@ -29,7 +29,7 @@ export class DataIn implements IoOwner {
   readonly #sender: PduSender;
   readonly #outbox: Outbox;
   readonly #pool: PagePool;
-  readonly #segmentBytes: number;
+  readonly #limits: Pick<SessionParameters, 'sendSegmentBytes'>;
   readonly #burstBytes: number;
   readonly #pieces = new Pieces();
   /** Commands whose next piece found no room, in order. */
@@ -38,19 +38,21 @@ export class DataIn implements IoOwner {
   #readingBytes = 0;
   #gone = false;
 
+  /** `limits`: its value may change between two reads [RFC 7143 13.12]; `burstBytes`: MaxBurstLength. */
   constructor(
     host: DataInHost,
     sender: PduSender,
     outbox: Outbox,
     pool: PagePool,
-    parameters: SessionParameters,
+    limits: Pick<SessionParameters, 'sendSegmentBytes'>,
+    burstBytes: number,
   ) {
     this.#host = host;
     this.#sender = sender;
     this.#outbox = outbox;
     this.#pool = pool;
-    this.#segmentBytes = parameters.sendSegmentBytes;
-    this.#burstBytes = parameters.maxBurstLength;
+    this.#limits = limits;
+    this.#burstBytes = burstBytes;
   }
 
   /** The SCSI target says that the command may run. */
@@ -95,7 +97,10 @@ export class DataIn implements IoOwner {
    */
   sayLast(record: CommandRecord, flags: number, residual: number): void {
     const piece = record.pieces.shift();
-    assert(piece !== undefined && record.pieces.length === 0, 'the last piece is the only one left');
+    assert(
+      piece !== undefined && record.pieces.length === 0,
+      'the last piece is the only one left',
+    );
     this.#say(piece, flags, residual);
     this.#pieces.give(piece);
   }
@@ -159,10 +164,11 @@ export class DataIn implements IoOwner {
   /** A piece with all its headers fits into a page, also where its data has to be aligned (O_DIRECT). */
   #pieceBytes(info: DeviceInfo): number {
     const { blockBytes, memoryAlignment, maxTransferBytes } = info;
+    const { sendSegmentBytes } = this.#limits;
     const unit = Math.max(blockBytes, memoryAlignment);
-    const shortest = Math.min(this.#segmentBytes, this.#burstBytes);
+    const shortest = Math.min(sendSegmentBytes, this.#burstBytes);
     const most = Math.min(PIECE_BYTES, maxTransferBytes, shortest * MAX_PDUS_IN_PIECE);
-    const pdus = Math.ceil(most / this.#segmentBytes) + Math.ceil(most / this.#burstBytes) + 1;
+    const pdus = Math.ceil(most / sendSegmentBytes) + Math.ceil(most / this.#burstBytes) + 1;
     const room = this.#pool.pageBytes - pdus * OVERHEAD_BYTES - unit - memoryAlignment;
     return Math.max(blockBytes, Math.floor(Math.min(most, room) / unit) * unit);
   }
@@ -175,7 +181,8 @@ export class DataIn implements IoOwner {
     if (!this.#mayRead(dataBytes)) return false;
     // What is sent may end inside a block; what is read cannot.
     const readBytes = Math.ceil(dataBytes / info.blockBytes) * info.blockBytes;
-    const pduBytes = this.#layout(null, record.issued, dataBytes);
+    const { sendSegmentBytes } = this.#limits;
+    const pduBytes = this.#layout(null, record.issued, dataBytes, sendSegmentBytes);
     const { headBytes } = this.#sender;
     const beyond = readBytes - dataBytes;
     const start = this.#outbox.reserve(pduBytes + beyond, headBytes, info.memoryAlignment);
@@ -185,12 +192,13 @@ export class DataIn implements IoOwner {
     piece.record = record;
     piece.start = start;
     piece.pduBytes = pduBytes;
+    piece.segmentBytes = sendSegmentBytes;
     piece.dataOffset = record.issued;
     piece.dataBytes = dataBytes;
     piece.done = false;
     piece.hold(page);
     piece.io.reset(OP.READ, task.offset + record.issued, readBytes, 0);
-    this.#layout(piece, record.issued, dataBytes);
+    this.#layout(piece, record.issued, dataBytes, sendSegmentBytes);
     const { segments } = piece.io;
     if (beyond > 0) segments.push(page.region, segments.end(segments.count - 1), beyond);
     record.issued += dataBytes;
@@ -203,10 +211,15 @@ export class DataIn implements IoOwner {
   }
 
   /** The length on the wire of the PDUs for a stretch of data; the places of the data in them become the segments. */
-  #layout(piece: Piece | null, dataOffset: number, dataBytes: number): number {
+  #layout(
+    piece: Piece | null,
+    dataOffset: number,
+    dataBytes: number,
+    segmentBytes: number,
+  ): number {
     let bytes = 0;
     for (let done = 0; done < dataBytes;) {
-      const length = this.#pduData(dataOffset + done, dataBytes - done);
+      const length = this.#pduData(dataOffset + done, dataBytes - done, segmentBytes);
       if (piece !== null) {
         const { region } = piece.pages[0] as Page;
         piece.io.segments.push(region, piece.start + bytes + this.#sender.headBytes, length);
@@ -218,8 +231,8 @@ export class DataIn implements IoOwner {
   }
 
   /** How much data the PDU at this offset carries: no sequence is longer than MaxBurstLength [RFC 7143 13.13]. */
-  #pduData(offset: number, left: number): number {
-    return Math.min(this.#segmentBytes, this.#burstBytes - (offset % this.#burstBytes), left);
+  #pduData(offset: number, left: number, segmentBytes: number): number {
+    return Math.min(segmentBytes, this.#burstBytes - (offset % this.#burstBytes), left);
   }
 
   /** Says in order what has been read, but the end of the command: its status may go with it. */
@@ -236,14 +249,14 @@ export class DataIn implements IoOwner {
   }
 
   #say(piece: Piece, lastFlags: number, residual: number): void {
-    const { record, start, dataOffset, dataBytes } = piece;
+    const { record, start, dataOffset, dataBytes, segmentBytes } = piece;
     const page = piece.pages[0] as Page;
     const { view } = page.region;
     const status = (lastFlags & DATA_IN_FLAG.STATUS) !== 0;
     let at = start;
     for (let done = 0; done < dataBytes;) {
       const offset = dataOffset + done;
-      const length = this.#pduData(offset, dataBytes - done);
+      const length = this.#pduData(offset, dataBytes - done, segmentBytes);
       done += length;
       const end = dataOffset + done;
       const last = end === record.toSend;

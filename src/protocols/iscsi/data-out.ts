@@ -3,7 +3,14 @@ import { Region } from '../../block/memory.ts';
 import type { Page } from '../../reactor/page-pool.ts';
 import { TRANSFER } from '../scsi/task.ts';
 import type { CollectBudget } from './collect-budget.ts';
-import { type CommandRecord, FAULT, type Fault, PHASE, type Piece, Pieces } from './command-record.ts';
+import {
+  type CommandRecord,
+  FAULT,
+  type Fault,
+  PHASE,
+  type Piece,
+  Pieces,
+} from './command-record.ts';
 import type { SessionParameters } from './parameters.ts';
 import { type PduSender, STAT_SN } from './pdu-sender.ts';
 import { PIECE_BYTES } from './session-limits.ts';
@@ -62,7 +69,8 @@ export class DataOut implements IoOwner {
     const { immediateData, firstBurstLength } = this.#parameters;
     record.unsolicitedOpen = true;
     record.sequenceEnd = Math.min(firstBurstLength, record.outExpected);
-    if (immediateBytes > 0 && !immediateData) this.#blame(record, FAULT.UNEXPECTED_UNSOLICITED_DATA);
+    if (immediateBytes > 0 && !immediateData)
+      this.#blame(record, FAULT.UNEXPECTED_UNSOLICITED_DATA);
     else if (immediateBytes > record.sequenceEnd) {
       this.#blame(record, FAULT.INCORRECT_AMOUNT_OF_DATA);
     }
@@ -142,8 +150,8 @@ export class DataOut implements IoOwner {
     const write = task.transfer === TRANSFER.WRITE;
     record.outPresented = write ? task.transferBytes : task.outBytes;
     record.wanted = Math.min(record.outPresented, record.outExpected);
-    if (write && record.outPresented > record.outExpected && record.outPresented > 0) {
-      // Never half a write that says it was done.
+    if (write && record.wanted % task.session.info.blockBytes !== 0) {
+      // [RFC 7143 11.4.5.1] A write of fewer blocks than the CDB says is told by its residual. Half a block cannot be written.
       this.#blame(record, FAULT.SHORT_TRANSFER_LENGTH);
     }
     const early = record.collected;

@@ -4,6 +4,7 @@ import type { Outbox } from '../../reactor/outbox.ts';
 import type { Page, PagePool } from '../../reactor/page-pool.ts';
 import type { CommandRecord } from './command-record.ts';
 import { Commands } from './commands.ts';
+import type { IscsiNode } from './node.ts';
 import { type KeptPdu, ParkedRequests } from './parked-requests.ts';
 import { type Lack, PduReader } from './pdu-reader.ts';
 import { PduSender, STAT_SN } from './pdu-sender.ts';
@@ -88,6 +89,7 @@ export class FullFeature {
     inbox: Inbox,
     outbox: Outbox,
     pool: PagePool,
+    node: IscsiNode,
     host: FullFeatureHost,
   ) {
     this.#session = session;
@@ -112,7 +114,7 @@ export class FullFeature {
       skipAll: (before, lun) => this.#parked.skipAll(before, lun),
       leave: () => this.#leave(),
     });
-    this.#requests = new Requests(session, this.#sender, {
+    this.#requests = new Requests(session, this.#sender, node, {
       reject: (reason, header) => this.#reject(reason, header, 0, header.byteLength - BHS_BYTES),
       leave: () => this.#leave(),
       stop: () => this.stop(),

@@ -1,3 +1,5 @@
+import { TextResponder } from './discovery.ts';
+import type { IscsiNode } from './node.ts';
 import { type PduSender, STAT_SN } from './pdu-sender.ts';
 import type { IscsiSession } from './session.ts';
 import {
@@ -10,6 +12,7 @@ import {
   RESERVED_TAG,
   writeLogoutResponse,
   writeNopIn,
+  writeTextResponse,
 } from './wire.ts';
 
 export interface RequestsHost {
@@ -25,11 +28,14 @@ export class Requests {
   readonly #session: IscsiSession;
   readonly #sender: PduSender;
   readonly #host: RequestsHost;
+  readonly #text: TextResponder;
   #gone = false;
   /** Logouts under way. */
   count = 0;
 
-  constructor(session: IscsiSession, sender: PduSender, host: RequestsHost) {
+  constructor(session: IscsiSession, sender: PduSender, node: IscsiNode, host: RequestsHost) {
+    // Where the initiator has come we do not know: it does.
+    this.#text = new TextResponder(node, session.login, '');
     this.#session = session;
     this.#sender = sender;
     this.#host = host;
@@ -45,15 +51,28 @@ export class Requests {
     const itt = initiatorTaskTag(header, 0);
     if (itt === RESERVED_TAG) return;
     const sender = this.#sender;
-    const echo = data.subarray(0, this.#session.parameters.sendSegmentBytes);
+    const echo = data.subarray(0, this.#session.sendSegmentBytes);
     sender.open(echo.length);
     writeNopIn(sender.view, sender.at, itt, RESERVED_TAG, echo.length);
     sender.bytes.set(echo, sender.dataAt);
     sender.close(STAT_SN.OWN);
   }
 
-  text(header: DataView, _data: Uint8Array): void {
-    this.#host.reject(REJECT.COMMAND_NOT_SUPPORTED, header);
+  /** [RFC 7143 11.10] */
+  text(header: DataView, data: Uint8Array): void {
+    const answer = this.#text.request(header, data);
+    this.#session.sendSegmentBytes = this.#text.sendSegmentBytes;
+    if (typeof answer === 'number') {
+      this.#host.reject(answer, header);
+      return;
+    }
+    const sender = this.#sender;
+    const { length } = answer.data;
+    sender.open(length);
+    const itt = initiatorTaskTag(header, 0);
+    writeTextResponse(sender.view, sender.at, itt, answer.ttt, answer.flags, length);
+    sender.bytes.set(answer.data, sender.dataAt);
+    sender.close(STAT_SN.OWN);
   }
 
   /** [RFC 7143 11.14] */

@@ -37,6 +37,8 @@ export class IscsiSession implements Counters {
   statSn: number;
   /** The CmdSN that comes next. */
   expCmdSn: number;
+  /** What the initiator takes in one PDU: it may change [RFC 7143 13.12]. */
+  sendSegmentBytes: number;
   /** Commands that count in the window. */
   held = 0;
   #state: (typeof STATE)[keyof typeof STATE] = STATE.WAITING;
@@ -60,6 +62,7 @@ export class IscsiSession implements Counters {
     this.connection = connection;
     this.statSn = login.statSn;
     this.expCmdSn = login.cmdSn;
+    this.sendSegmentBytes = login.parameters.sendSegmentBytes;
     const { initiatorName: name, isid } = login;
     const port = { name: portName(name, isid), transportId: transportId(name, isid) };
     this.nexus = login.target === null ? null : new Nexus(port, peer, PORTAL_GROUP_TAG);

@@ -382,7 +382,8 @@ export class IscsiInitiator {
     const unasked = opcode === ISCSI_OP.NOP_IN && initiatorTaskTag(header, 0) === RESERVED_TAG;
     const own = status && !unasked && opcode !== ISCSI_OP.READY_TO_TRANSFER;
     if (opcode === ISCSI_OP.LOGIN_RESPONSE && this.expStatSn === 0) this.expStatSn = statSn;
-    if (status) assert(statSn === this.expStatSn, `StatSN ${statSn} where ${this.expStatSn} is due`);
+    if (status)
+      assert(statSn === this.expStatSn, `StatSN ${statSn} where ${this.expStatSn} is due`);
     if (own) this.expStatSn = serialAdd(statSn, 1);
     const expCmdSn = header.getUint32(FIELD.EXP_CMD_SN);
     const maxCmdSn = header.getUint32(FIELD.MAX_CMD_SN);
