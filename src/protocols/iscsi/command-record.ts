@@ -77,6 +77,8 @@ export class CommandRecord {
   lunLow = 0;
   /** For immediate delivery: not counted in the CmdSN window. */
   immediate = false;
+  /** It counts there now. */
+  inWindow = false;
   reads = false;
   writes = false;
   /** What the initiator expects to send and to be sent. */

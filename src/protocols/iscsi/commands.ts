@@ -224,6 +224,7 @@ export class Commands implements TaskOwner {
     this.#count += 1;
     if (immediate) this.#immediate += 1;
     else this.#session.held += 1;
+    record.inWindow = !immediate;
     return record;
   }
 
@@ -235,8 +236,15 @@ export class Commands implements TaskOwner {
     this.#free.push(record.slot);
     this.#count -= 1;
     if (record.immediate) this.#immediate -= 1;
-    else this.#session.held -= 1;
+    this.#leaveWindow(record);
     this.#host.progress();
+  }
+
+  /** Before its answer is said, so that this tells of the place that has become free. */
+  #leaveWindow(record: CommandRecord): void {
+    if (!record.inWindow) return;
+    record.inWindow = false;
+    this.#session.held -= 1;
   }
 
   #additional(record: CommandRecord, view: DataView, at: number, bytes: number): void {
@@ -272,6 +280,7 @@ export class Commands implements TaskOwner {
 
   #answer(record: CommandRecord): void {
     const { task } = record;
+    this.#leaveWindow(record);
     const good = task.status === STATUS.GOOD && task.sense === null;
     const { dataIn } = task;
     if (task.transfer === TRANSFER.READ && !good) record.inPresented = record.said;
