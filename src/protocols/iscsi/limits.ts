@@ -14,8 +14,10 @@ export const MAX_HEADER_BYTES: number = 48 + 255 * 4;
 /** "The default MaxRecvDataSegmentLength is used in the Login Phase" [RFC 7143 13.12]: the most data of a Login PDU. */
 export const LOGIN_SEGMENT_BYTES = 8192;
 
-/** MaxBurstLength and FirstBurstLength that we agree to at most. */
+/** MaxBurstLength that we agree to at most: the largest multiple of a block there can be [RFC 7143 13.13]. */
 export const MAX_BURST_LENGTH: number = 16 * 1024 * 1024 - 512;
+
+/** FirstBurstLength that we agree to at most: what comes unasked must find room. Linux and libiscsi ask for this much. */
 export const MAX_FIRST_BURST_LENGTH: number = 256 * 1024;
 
 /** R2Ts of one task that may be outstanding: more would only reserve memory. */

@@ -22,8 +22,8 @@ export const TEXT = {
 
 const EMPTY = new Uint8Array(0);
 const EQUALS = 0x3d;
-// [RFC 7143 6.1] text for keys: letters, digits and a few signs, with a capital letter first. Private keys ("X#...") have '#' too,
-// and iSCSIProtocolLevel begins with a small one.
+// Letters, digits and a few signs [RFC 7143 6.1]. Private keys ("X#...") have '#' too, and iSCSIProtocolLevel begins with
+// a small letter.
 const KEY = /^[A-Za-z][A-Za-z0-9.\-+@_#]*$/;
 const encoder = new TextEncoder();
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });

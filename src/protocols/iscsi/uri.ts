@@ -107,7 +107,7 @@ function decode(text: string, part: string): string {
 /** The message shows the text without what may be a password. */
 function wrong(text: string, why: string): UsageError {
   const shown = text
-    .replace(/^(iscsi:\/\/[^@%:/?]*)[%:][^@/?]*@/i, '$1@')
+    .replace(/^(iscsi:\/\/[^@%:]*)[%:].*@/i, '$1@')
     .replace(/target_password=[^&]*/, 'target_password=...');
   return new UsageError(`not an iSCSI URI: '${shown}': ${why}`);
 }

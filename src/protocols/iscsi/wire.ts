@@ -8,9 +8,6 @@
 
 export { serialAdd, serialDistance, serialLess, serialLessOrEqual } from './serial.ts';
 
-/** The port number that IANA assigned [RFC 7143 14]. */
-export const ISCSI_DEFAULT_PORT = 3260;
-
 /** Basic header segment, in bytes. */
 export const BHS_BYTES = 48;
 export const DIGEST_BYTES = 4;
