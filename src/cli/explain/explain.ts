@@ -22,10 +22,11 @@ const FLUSHED =
   'what was flushed, or written with FUA; of the rest any part may be lost, in any order';
 const NOTHING_SURE = 'nothing for certain: parts of any age may be missing';
 
-/** P9: what a session without flushes gets. Over NBD every client is given the flush while there is a write cache. */
+/** P9: what a session without flushes gets. Over NBD and iSCSI every client is given the flush while there is a write cache. */
 const WITHOUT_FLUSH =
-  'A virtual machine (vhost-user-blk) whose driver knows no flush, or has switched the write ' +
-  'cache off, gets it acknowledged only when it is stable.';
+  'A virtual machine (vhost-user-blk) whose driver knows no flush gets it acknowledged only ' +
+  'when it is stable; and so does everybody while a virtual machine or an iSCSI initiator ' +
+  '(WCE 0) has switched the write cache off.';
 
 /** Puts a mode and a host together. Pure: all that it says follows from `facts`. */
 export function explain(facts: HostFacts, mode: CacheMode): Explanation {

@@ -1,11 +1,14 @@
 import { PROGRAM } from '../spec/program.ts';
+import { allCommands } from '../../protocols/scsi/registry.ts';
 import { renderReference } from './markdown.ts';
 import { renderCommandPage, renderProgramPage } from './roff.ts';
+import { renderScsiCommands } from './scsi.ts';
 
-/** The committed files that are made from the declaration: path below the repository's root, and content. */
+/** The committed files that are made from declarations: path below the repository's root, and content. */
 export function generatedFiles(version: string): ReadonlyMap<string, string> {
   const files = new Map<string, string>();
   files.set('docs/reference/cli.md', renderReference(PROGRAM));
+  files.set('docs/reference/scsi.md', renderScsiCommands(allCommands()));
   files.set('packaging/man/holdfast.1', renderProgramPage(PROGRAM, version));
   for (const command of PROGRAM.commands) {
     files.set(

@@ -40,14 +40,30 @@ function refused(action: () => unknown, kind: typeof UsageError | typeof ConfigE
   return message;
 }
 
-function secretFile(t: TestContext, content: string, name = 'chap'): string {
-  const path = join(scratch(t), name);
+function where(text: string): unknown {
+  return parseIscsi(text).address;
+}
+
+/** The default name's last part. */
+function name(exportName: string, path?: string): string {
+  return defaultTargetName([disk(exportName, path)]).replace('iqn.2026-11.local.holdfast:', '');
+}
+
+function encode(text: string): Uint8Array {
+  return new TextEncoder().encode(text);
+}
+
+function silent(): void {
+  assert.fail('no warning is due');
+}
+
+function secretFile(t: TestContext, content: string, file = 'chap'): string {
+  const path = join(scratch(t), file);
   writeFileSync(path, content, { mode: 0o600 });
   return path;
 }
 
 test('loopback and port 3260 unless told otherwise', () => {
-  const where = (text: string): unknown => parseIscsi(text).address;
   const loopback = { kind: 'tcp', host: '127.0.0.1', port: 3260 };
   assert.deepEqual(where('iscsi://'), loopback);
   assert.deepEqual(where('iscsi:///'), loopback);
@@ -79,8 +95,6 @@ test('the disks are LUN 0, 1, ... of a target that is named after the first', ()
 });
 
 test('default names are legal, stable and as different as the disks', () => {
-  const name = (exportName: string, path?: string): string =>
-    defaultTargetName([disk(exportName, path)]).replace('iqn.2026-11.local.holdfast:', '');
   assert.equal(name(''), 'a');
   assert.equal(name('', '/images/vm-1.raw'), 'vm-1');
   assert.equal(name('', 'memory:64M'), 'memory');
@@ -98,7 +112,6 @@ test('every key', (t) => {
     `chap=${chap}&mutual-chap=${mutual}&initiator=iqn.2026-11.ORG.example:x&initiator=eui.0123456789abcdef` +
     '&alias=a%20%26%20b&lun=b:5&lun=a:0&removable=on&removable=5:off&thin=5:on&serial=0:A%3A1&serial=5:B';
   const [found] = settled([`iscsi://h/${NAME}?${keys}`], [disk('a'), disk('b')]);
-  const encode = (text: string): Uint8Array => new TextEncoder().encode(text);
   assert.deepEqual(found, {
     protocol: 'iscsi',
     address: { kind: 'tcp', host: 'h', port: 3260 },
@@ -176,7 +189,6 @@ test('mistakes are named', () => {
 });
 
 test('CHAP files: one line, secrets of the right length, no content in messages', (t) => {
-  const silent = (): void => assert.fail();
   const read = (content: string): unknown => readChapFile(secretFile(t, content), silent);
   assert.deepEqual(read(`u:${SECRET}`), { user: 'u', secret: new TextEncoder().encode(SECRET) });
   assert.deepEqual(read(`u:a:b c d e f g\r\n`), {

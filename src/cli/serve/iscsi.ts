@@ -220,10 +220,11 @@ function perLun(
     }
   }
   if (all === undefined) return found;
+  const value = all;
   if (key === 'serial' && luns.length > 1) {
     throw new UsageError(`${place}: each LUN has a serial of its own; write serial=N:TEXT`);
   }
-  return new Map(luns.map((lun) => [lun, found.get(lun) ?? (all as string)]));
+  return new Map(luns.map((lun) => [lun, found.get(lun) ?? value]));
 }
 
 function parseSwitch(place: string, key: string, value: string | undefined): boolean | undefined {

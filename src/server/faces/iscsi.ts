@@ -17,6 +17,8 @@ import type { Face, FaceContext, OpenDisk, Place } from './face.ts';
 import { type DiskIdentity, identityOf, productOf, serialsOf } from './iscsi-identity.ts';
 
 const VENDOR = 'HOLDFAST';
+/** What is in flight at the end gets as long as an NBD client's last answers. */
+const STOP_MS = 5_000;
 const WILDCARDS = ['0.0.0.0', '::', ''];
 
 /** What all targets that show a disk have in common. */
@@ -111,12 +113,14 @@ export class IscsiFace implements Face {
   async stop(): Promise<void> {
     this.#stopping = true;
     for (const { listener } of this.#portals) await listener.close();
-    if (this.#connections.size === 0) return;
-    const ended = new Promise<void>((resolve) => {
-      this.#allEnded = resolve;
-    });
-    for (const connection of this.#connections.keys()) connection.shutdown();
-    await ended;
+    if (this.#connections.size > 0) {
+      const ended = new Promise<void>((resolve) => {
+        this.#allEnded = resolve;
+      });
+      for (const connection of this.#connections.keys()) connection.shutdown();
+      await ended;
+    }
+    await this.#sessionsEnded();
   }
 
   fence(disk: Disk): void {
@@ -128,6 +132,31 @@ export class IscsiFace implements Face {
       session.connection.drop('the initiator is gone');
       session.end();
     }
+  }
+
+  /** Nothing of any session is with a disk any more; or it has taken too long. */
+  async #sessionsEnded(): Promise<void> {
+    const left = [...this.#sessions];
+    if (left.length === 0) return;
+    const { reactor, warn } = this.#context;
+    await new Promise<void>((resolve) => {
+      let open = left.length;
+      const over = (): void => {
+        limit.cancel();
+        resolve();
+        letEventLoopRun();
+      };
+      const limit = reactor.after(STOP_MS, () => {
+        warn('iSCSI: commands are still in flight; the disks are closed without them');
+        over();
+      });
+      for (const session of left) {
+        session.end(() => {
+          open -= 1;
+          if (open === 0) over();
+        });
+      }
+    });
   }
 
   /** The target of this name, made when its first portal is opened. */

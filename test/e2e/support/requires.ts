@@ -1,5 +1,8 @@
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, existsSync } from 'node:fs';
 import { join } from 'node:path';
+
+/** No program, but a file that a test may need like one: QEMU's driver for iSCSI. */
+export const QEMU_ISCSI = '/usr/lib/x86_64-linux-gnu/qemu/block-iscsi.so';
 
 /** The Debian package of every program the tests may need. scripts/test.ts installs from this list. */
 export const PACKAGE_OF: Readonly<Record<string, string>> = {
@@ -9,10 +12,18 @@ export const PACKAGE_OF: Readonly<Record<string, string>> = {
   chattr: 'e2fsprogs',
   debootstrap: 'debootstrap',
   fio: 'fio',
+  'iscsi-inq': 'libiscsi-bin',
+  'iscsi-ls': 'libiscsi-bin',
+  'iscsi-perf': 'libiscsi-bin',
+  'iscsi-test-cu': 'libiscsi-bin',
+  iscsiadm: 'open-iscsi',
+  iscsid: 'open-iscsi',
   findmnt: 'util-linux',
   losetup: 'mount',
   man: 'man-db',
   mcopy: 'mtools',
+  multipath: 'multipath-tools',
+  multipathd: 'multipath-tools',
   'mkfs.ext4': 'e2fsprogs',
   'mkfs.xfs': 'xfsprogs',
   'nbd-client': 'nbd-client',
@@ -23,19 +34,30 @@ export const PACKAGE_OF: Readonly<Record<string, string>> = {
   nbdsh: 'python3-libnbd',
   openssl: 'openssl',
   perl: 'perl-base',
+  // QEMU's own initiator, which is a module of its block layer.
+  [QEMU_ISCSI]: 'qemu-block-extra',
   'qemu-img': 'qemu-utils',
   'qemu-io': 'qemu-utils',
   'qemu-nbd': 'qemu-utils',
   'qemu-system-x86_64': 'qemu-system-x86',
+  sdparm: 'sdparm',
+  sg_inq: 'sg3-utils',
+  sg_modes: 'sg3-utils',
+  sg_persist: 'sg3-utils',
+  sg_sync: 'sg3-utils',
+  sg_vpd: 'sg3-utils',
   strace: 'strace',
   syslinux: 'syslinux',
   'systemd-socket-activate': 'systemd',
+  tgtadm: 'tgt',
+  tgtd: 'tgt',
 };
 
 const FOLDERS = [...(process.env['PATH'] ?? '').split(':'), '/usr/sbin', '/sbin', '/usr/bin'];
 
 /** The path of a program, also where an ordinary user's PATH does not look; null when it is not there. */
 export function findTool(name: string): string | null {
+  if (name.startsWith('/')) return existsSync(name) ? name : null;
   for (const folder of FOLDERS) {
     try {
       accessSync(join(folder, name), constants.X_OK);
