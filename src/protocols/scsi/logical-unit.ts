@@ -209,9 +209,14 @@ export class LogicalUnit {
     return this.refuse(task, SENSE_KEY.ILLEGAL_REQUEST, code, { field });
   }
 
-  /** The disk failed it, at byte `at`. */
-  fail(task: ScsiTask, error: BlockErrorCode, at = 0): void {
-    const told = toldOf(error, task.transfer === TRANSFER.READ);
+  /** The disk failed it, at byte `at`; `reading`: a READ did. */
+  fail(
+    task: ScsiTask,
+    error: BlockErrorCode,
+    at = 0,
+    reading: boolean = task.transfer === TRANSFER.READ,
+  ): void {
+    const told = toldOf(error, reading);
     if (told.status !== STATUS.CHECK_CONDITION) {
       this.finish(task, told.status);
       return;

@@ -45,7 +45,7 @@ function compareAndWrite(unit: LogicalUnit, task: ScsiTask): void {
   const there = new Uint8Array(transferBytes);
   transfer(task.session, OP.READ, task.offset, there, 0, (error, at) => {
     if (error !== null) {
-      unit.fail(task, error, at);
+      unit.fail(task, error, at, true);
       return;
     }
     const differs = firstDifference(there, dataOut);
@@ -92,7 +92,7 @@ function orWrite(unit: LogicalUnit, task: ScsiTask): void {
   const merged = new Uint8Array(transferBytes);
   transfer(task.session, OP.READ, task.offset, merged, 0, (error, at) => {
     if (error !== null) {
-      unit.fail(task, error, at);
+      unit.fail(task, error, at, true);
       return;
     }
     for (let i = 0; i < transferBytes; i += 1) {

@@ -36,7 +36,7 @@ function readFromMedium(unit: LogicalUnit, task: ScsiTask): boolean {
   io.push({
     ioDone: ({ error }) => {
       if (error === null) unit.planned(task);
-      else unit.fail(task, error, task.offset);
+      else unit.fail(task, error, task.offset, false);
     },
   });
   task.session.submit(io);

@@ -45,7 +45,7 @@ function readBack(unit: LogicalUnit, task: ScsiTask): void {
   const { session, offset, transferBytes } = task;
   const done: Outcome = (error, at) => {
     if (error === null) unit.finish(task);
-    else if (error !== 'EMISCOMPARE') unit.fail(task, error, at);
+    else if (error !== 'EMISCOMPARE') unit.fail(task, error, at, true);
     else {
       const code = ASC.MISCOMPARE_DURING_VERIFY_OPERATION;
       unit.refuse(task, SENSE_KEY.MISCOMPARE, code, { information: at });
@@ -57,7 +57,7 @@ function readBack(unit: LogicalUnit, task: ScsiTask): void {
   }
   request(session, OP.FLUSH, offset, transferBytes, 0, (error, at) => {
     if (error !== null) {
-      done(error, at);
+      unit.fail(task, error, at, false);
       return;
     }
     const piece = new Uint8Array(Math.min(PIECE_BYTES, transferBytes));
