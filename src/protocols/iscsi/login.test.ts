@@ -444,6 +444,37 @@ test('tags and names of the connection stay the same', () => {
   refused(login, LOGIN_STATUS.INITIATOR_ERROR, /not the stage/);
 });
 
+test('a challenge of the initiator that is out of bounds', () => {
+  const sent = Uint8Array.from({ length: 16 }, (_, i) => i * 7 + 8);
+  const right = chapResponse(5, 1, account('', 'secretsecret1').secret, sent);
+  const answer = ['CHAP_N=alice', `CHAP_R=${formatBinary(right)}`];
+  for (const [identifier, bytes] of [
+    [256, 16],
+    [255, 1025],
+  ] as const) {
+    const login = new TestLogin();
+    const base64 = Buffer.alloc(bytes, 3).toString('base64');
+    challenged(login, ...answer, `CHAP_I=${identifier}`, `CHAP_C=0b${base64}`);
+    refused(login, LOGIN_STATUS.AUTHENTICATION_FAILURE, /malformed/);
+  }
+  const login = new TestLogin();
+  challenged(
+    login,
+    ...answer,
+    'CHAP_I=255',
+    `CHAP_C=0b${Buffer.alloc(1024, 3).toString('base64')}`,
+  );
+  assert.equal(login.login.state, 'negotiating');
+});
+
+test('no additional header segments', () => {
+  const login = new TestLogin();
+  const header = loginHeader({ flags: OP }, 0);
+  header[FIELD.TOTAL_AHS_LENGTH] = 1;
+  login.login.receive(header, new Uint8Array(0));
+  refused(login, LOGIN_STATUS.INITIATOR_ERROR, /additional header/);
+});
+
 test('who it is cannot be said later', () => {
   const login = new TestLogin();
   login.ask(0, WHO, 'SessionType=Discovery');
