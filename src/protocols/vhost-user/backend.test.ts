@@ -253,6 +253,25 @@ test('configuration changes are told between messages, while the device runs', (
   rig.leave();
 });
 
+test('a configuration change waits for the device to become ready, whatever the front-end says or not', () => {
+  const device = new FakeDevice();
+  device.slow = true;
+  const rig = new Rig(device);
+  rig.negotiate();
+  const guest = new Guest(rig);
+  guest.share();
+  const { fd, told } = rig.channel();
+  rig.ok(VHOST_USER.SET_BACKEND_REQ_FD, IDLE, [fd]);
+  guest.queue().start();
+  device.onConfigChange?.();
+  rig.sharing.run();
+  assert.deepEqual(told, []);
+  device.becomeReady();
+  rig.sharing.run();
+  assert.deepEqual(told, ['020000000100000000000000']);
+  rig.leave();
+});
+
 test('messages with the wrong number of descriptors end the connection', () => {
   const cases: [number, Uint8Array, number][] = [
     [VHOST_USER.SET_VRING_KICK, encodeVringDescriptor({ index: 0, absent: false }), 0],
@@ -367,6 +386,9 @@ test('a device that is not ready yet keeps its rings waiting, not its front-end'
   device.becomeReady();
   rig.sharing.run();
   assert.deepEqual(device.calls.slice(1), ['attach 0', 'detach 0', 'reset', start, 'reset']);
+  rig.ok(VHOST_USER.SET_FEATURES, encodeU64(SPLIT_FEATURES));
+  guest.queue().start();
+  assert.equal(device.calls.at(-1), start);
   rig.leave();
 });
 

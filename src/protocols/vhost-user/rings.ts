@@ -200,7 +200,7 @@ export class Rings implements Poller {
     this.#starts += 1;
     const start = this.#starts;
     this.#context.device.start(features & NO_PROTOCOL_FEATURES, () => {
-      if (this.#ended || this.#starts !== start) return;
+      if (this.#starts !== start) return;
       this.#startingWith = null;
       this.#startedWith = features;
       this.resume();
