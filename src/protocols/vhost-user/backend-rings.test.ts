@@ -222,6 +222,16 @@ test('a reset stops all rings and forgets all but memory; QEMU 7.2 asks for the 
 
   rig.ok(VHOST_USER.RESET_DEVICE);
   assert.equal(rig.device.calls.at(-1), 'reset');
+  // Disabled it is again, until it is enabled.
+  rig.ok(VHOST_USER.SET_FEATURES, encodeU64(SPLIT_FEATURES));
+  const last = guest.queue();
+  last.describe();
+  rig.ok(VHOST_USER.SET_VRING_KICK, encodeVringDescriptor(last.named()), [last.kick]);
+  last.submit(4);
+  rig.sharing.run();
+  assert.deepEqual(rig.device.executed, [1, 2, 3]);
+  last.enable(true);
+  assert.deepEqual(rig.device.executed, [1, 2, 3, 4]);
   rig.leave();
 });
 

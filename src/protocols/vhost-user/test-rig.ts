@@ -253,7 +253,7 @@ export class Rig {
   }
 
   /** The far end of a new back-end channel, and what comes out of the near one. */
-  channel(): { fd: number; told: string[] } {
+  channel(): { fd: number; told: string[]; close(): void } {
     const [socket, far] = this.sharing.pair();
     const told: string[] = [];
     socket.owner = {
@@ -261,7 +261,7 @@ export class Rig {
       ended: () => told.push('ended'),
     };
     this.#channels.push(socket);
-    return { fd: this.own(far), told };
+    return { fd: this.own(far), told, close: () => socket.close() };
   }
 
   /** Marks a descriptor as the front-end's: `leave` closes it. */
