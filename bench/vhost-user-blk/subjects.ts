@@ -21,6 +21,8 @@ function holdfast(name: string, folder: string): Subject {
   };
 }
 
+const EXPORT = 'type=vhost-user-blk,id=export,node-name=disk,writable=on,addr.type=unix';
+
 interface DaemonSettings {
   readonly aio: 'io_uring' | 'threads' | 'native';
   /** O_DIRECT, which aio=native needs: another promise about the page cache, so a subject of its own. */
@@ -44,7 +46,7 @@ function storageDaemon(
       ...program.command,
       '--object=iothread,id=data',
       `--blockdev=driver=file,node-name=disk,filename=${image},aio=${aio},${cache},discard=unmap`,
-      `--export=type=vhost-user-blk,id=export,node-name=disk,writable=on,num-queues=${QUEUES},iothread=data,addr.type=unix,addr.path=${socket}`,
+      `--export=${EXPORT},num-queues=${QUEUES},iothread=data,addr.path=${socket}`,
     ],
   };
 }
