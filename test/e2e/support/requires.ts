@@ -3,6 +3,7 @@ import { join } from 'node:path';
 
 /** The Debian package of every program the tests may need. scripts/test.ts installs from this list. */
 export const PACKAGE_OF: Readonly<Record<string, string>> = {
+  blkdiscard: 'util-linux',
   busybox: 'busybox-static',
   certtool: 'gnutls-bin',
   psktool: 'gnutls-bin',
