@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
 import type { TestContext } from 'node:test';
+import { MiB } from '../../src/base/units.ts';
 import { Guest, GUEST_TOOLS, MACHINES, requiresMachine, SYSTEM } from './guest.ts';
 import type { Machine } from './guest.ts';
 import { makeImage, workspace } from './support/holdfast.ts';
@@ -92,4 +94,24 @@ test('QEMU is killed: what the guest was told is stable is in the image', onSyst
     assert.equal(counters?.failed, 0, server.stderr);
     assert.ok((counters?.flushesAsked ?? 0) > 0 && (counters?.syncs ?? 0) > 0);
   }
+});
+
+test('kill -9: what was acknowledged and not flushed is in the page cache', onSystem, async (t) => {
+  const { image, server, guest, again } = await setUp(t, SYSTEM, false);
+  await guest.succeed(`
+    yes acknowledged | head -c 1048576 > /tmp/data
+    dd if=/tmp/data of=/dev/vda bs=64k oflag=direct conv=notrunc 2>/dev/null
+  `);
+  const counters = await server.counter();
+  assert.ok(counters.unstableWrites > 0, 'nothing was flushed');
+  await server.kill();
+  const wanted = Buffer.from('acknowledged\n'.repeat(Math.ceil(MiB / 13))).subarray(0, MiB);
+  assert.ok(readFileSync(image).subarray(0, MiB).equals(wanted));
+  const second = await again();
+  assert.equal(
+    await guest.succeed('head -c 1048576 /dev/vda | cmp - /tmp/data && echo same'),
+    'same\n',
+  );
+  await guest.shutDown();
+  await second.stop();
 });
