@@ -248,6 +248,8 @@ export class BlkLink {
         'is it a block device? protocol feature CONFIG is needed',
       );
     }
+    // "Reset the device" is what a driver begins with [virtio 3.1.1]: what one before it knew is forgotten.
+    await frontend.setStatus(0);
     await this.#setFeatures(features);
     this.features = features;
     this.#config = await this.#readConfig();
