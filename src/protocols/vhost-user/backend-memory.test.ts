@@ -209,10 +209,12 @@ for (const [format, features, partBytes] of INFLIGHT_FORMATS) {
 
     const second = new Rig(new FakeDevice(), sharing);
     second.negotiate(features);
+    assert.equal(first.device.startedFresh, true);
     second.ok(VHOST_USER.SET_INFLIGHT_FD, encodeInflight(description), [fd]);
     second.ok(VHOST_USER.SET_MEM_TABLE, encodeMemoryTable([guest.region]), [guest.fd]);
     // QEMU goes by the used index: split 1; packed entry 1 of the first round, for both.
     const successor = guest.follow(second, queue, format === 'split' ? 1 : 0x80018001);
+    assert.equal(second.device.startedFresh, false);
     assert.deepEqual(second.device.executed, [2, 3]);
     assert.deepEqual(successor.used(), lost);
     successor.submit(4);

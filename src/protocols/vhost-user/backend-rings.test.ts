@@ -235,6 +235,27 @@ test('a reset stops all rings and forgets all but memory; QEMU 7.2 asks for the 
   rig.leave();
 });
 
+test('a driver is fresh when its rings begin, and not when one of them goes on', () => {
+  for (const [features, beginning, later] of [
+    [SPLIT_FEATURES, 0, 0x10000 + 7],
+    [PACKED_FEATURES, 0x80008000, 0x00038003],
+    // As front-ends say it that know of 16 bits only.
+    [PACKED_FEATURES, 0x8000, 0x8003],
+  ] as const) {
+    for (const [first, second] of [
+      [beginning, beginning],
+      [later, beginning],
+      [beginning, later],
+    ] as const) {
+      const { rig, guest } = connected(features);
+      guest.queue(1).describe(second);
+      guest.queue(0).start(first);
+      assert.equal(rig.device.startedFresh, first === beginning && second === beginning);
+      rig.leave();
+    }
+  }
+});
+
 test('a ring that its driver breaks is let go of: error descriptor, status, one line', () => {
   const { rig, guest } = connected(SPLIT_FEATURES);
   const queue = guest.queue(0);

@@ -70,6 +70,8 @@ export class FakeDevice implements VirtioDevice {
   slowWrites = false;
   /** The first two bytes of every chain's readable part: what was executed, in order. */
   readonly executed: number[] = [];
+  /** Of the last start. */
+  startedFresh: boolean | null = null;
   readonly workers = new Set<FakeWorker>();
   #ready: (() => void)[] = [];
   #writes: (() => void)[] = [];
@@ -100,9 +102,10 @@ export class FakeDevice implements VirtioDevice {
     for (const finish of this.#writes.splice(0)) finish();
   }
 
-  start(features: bigint, ready: () => void): void {
+  start(features: bigint, ready: () => void, fresh: boolean): void {
     assert.equal(this.workers.size, 0, 'started with queues attached');
     this.calls.push(`start ${features.toString(16)}`);
+    this.startedFresh = fresh;
     if (this.slow) this.#ready.push(ready);
     else ready();
   }

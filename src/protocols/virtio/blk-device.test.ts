@@ -107,12 +107,13 @@ test('P11: who was to begin and was reset, or is gone, begins no more, and holds
     first.device.end();
     const second = new BlkRig({ disk: first.disk });
     let ready = 0;
-    second.device.start(MODERN, () => {
+    const begin = (): void => {
       ready += 1;
-    });
+    };
+    second.device.start(MODERN, begin, false);
     if (how === 'reset') second.device.reset(() => {});
     else if (how === 'end') second.device.end();
-    else second.device.start(MODERN, () => (ready += 10));
+    else second.device.start(MODERN, () => (ready += 10), false);
     first.store.settle();
     assert.equal(ready, how === 'start' ? 10 : 0);
     second.device.end();

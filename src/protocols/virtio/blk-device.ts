@@ -112,9 +112,9 @@ export class VirtioBlk implements VirtioDevice {
     });
   }
 
-  start(features: bigint, ready: () => void): void {
+  start(features: bigint, ready: () => void, fresh: boolean): void {
     const another = this.#features !== null && this.#features !== features;
-    this.#writeback.driverBegins(another);
+    this.#writeback.driverBegins(another || fresh);
     this.#features = features;
     this.#listen();
     this.#endSession();
