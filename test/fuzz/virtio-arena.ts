@@ -1,5 +1,4 @@
 import type { Prng } from '../../src/base/prng.ts';
-import type { FakeSharing } from '../../src/protocols/vhost-user/testing.ts';
 import type { RegionDescription } from '../../src/protocols/vhost-user/wire.ts';
 import { fail } from './target.ts';
 
@@ -19,6 +18,8 @@ const GUARD_BYTES = 4 * KiB;
 const FIRST_BYTES = 72 * KiB;
 const SECOND_BYTES = 12 * KiB;
 
+export const ARENA_BYTES: number = 3 * GUARD_BYTES + FIRST_BYTES + SECOND_BYTES;
+
 /** Addresses that need both words. */
 export const GUEST = 0x1_0000_0000;
 const USER = 0x7f00_0000_0000;
@@ -34,17 +35,13 @@ export class Arena {
   readonly shadow: Uint8Array;
   readonly regions: readonly GuestRegion[];
 
-  /** `joined`: the second region follows the first one without a gap, for the guest. */
-  constructor(sharing: FakeSharing, prng: Prng, joined: boolean) {
-    const total = 3 * GUARD_BYTES + FIRST_BYTES + SECOND_BYTES;
-    this.fd = sharing.memory(total);
-    const shared = sharing.map(this.fd, total, 0);
-    this.bytes = new Uint8Array(shared.region.bytes.buffer);
-    this.view = new DataView(this.bytes.buffer);
-    shared.unmap();
-    const [step, start] = [prng.uint32() | 1, prng.uint32()];
-    const words = new Uint32Array(this.bytes.buffer);
-    for (let i = 0; i < words.length; i += 1) words[i] = Math.imul(i, step) + start;
+  /**
+   * ARENA_BYTES behind a descriptor. `joined`: the second region follows the first one without a gap, for the guest.
+   */
+  constructor(fd: number, bytes: Uint8Array, joined: boolean) {
+    this.fd = fd;
+    this.bytes = bytes;
+    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     const second = GUARD_BYTES + FIRST_BYTES + GUARD_BYTES;
     const gap = joined ? 0 : 64 * KiB;
     this.regions = [
@@ -63,7 +60,14 @@ export class Arena {
         at: second,
       },
     ];
-    this.shadow = new Uint8Array(total);
+    this.shadow = new Uint8Array(ARENA_BYTES);
+  }
+
+  /** Fills all of it with bytes that nothing else has. */
+  paint(prng: Prng): void {
+    const [step, start] = [prng.uint32() | 1, prng.uint32()];
+    const words = new Uint32Array(this.bytes.buffer, this.bytes.byteOffset, ARENA_BYTES / 4);
+    for (let i = 0; i < words.length; i += 1) words[i] = Math.imul(i, step) + start;
   }
 
   /** The last byte of guest memory that lies in one piece with the first. */
@@ -153,9 +157,7 @@ export class Arena {
   compare(): void {
     if (Buffer.compare(this.bytes, this.shadow) === 0) return;
     const at = this.bytes.findIndex((byte, i) => byte !== this.shadow[i]);
-    fail(
-      `byte ${at} of memory is ${this.bytes[at]}, not ${this.shadow[at]}: ${this.describe(at)}`,
-    );
+    fail(`byte ${at} of memory is ${this.bytes[at]}, not ${this.shadow[at]}: ${this.describe(at)}`);
   }
 
   /** The bytes that are not the guest's are as they were at `snapshot`. */

@@ -32,7 +32,8 @@ export const fuzzChains: FuzzTarget = (seed) => {
   world.end();
 };
 
-function runBatch(world: World): void {
+/** One batch of chains, foretold where that can be, up to the last byte. */
+export function runBatch(world: World): void {
   const { prng, ring, arena, frontend } = world;
   const count = 1 + prng.below(world.slots.length);
   let offered = 0;
@@ -49,7 +50,7 @@ function runBatch(world: World): void {
     tangled(world);
     return;
   }
-    const foretold = foretell(world, walks);
+  const foretold = foretell(world, walks);
   if (world.slow && tangledOnDisk(foretold)) {
     tangled(world);
     return;

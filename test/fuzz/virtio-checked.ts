@@ -99,6 +99,10 @@ export class CheckedDevice implements VirtioDevice {
     this.#inner.reset(done);
   }
 
+  leave(): void {
+    this.#inner.leave();
+  }
+
   end(): void {
     if (this.queues.size > 0) fail('ended with queues attached');
     if (this.ended) fail('ended twice');

@@ -46,8 +46,11 @@ export class Frontend {
   readonly backend: VhostUserBackend;
   readonly logged: string[] = [];
   readonly replies: Reply[] = [];
+  /** What tracks requests in flight, as SET_INFLIGHT_FD says it. */
+  inflight: { readonly payload: Uint8Array; readonly fd: number } | null = null;
   /** The back-end has closed. */
   closed = false;
+  refusalsAllowed = false;
   /** How often it has ended. */
   ended = 0;
   readonly kick: number;
@@ -119,10 +122,11 @@ export class Frontend {
     return reply;
   }
 
-  /** Sends, and must have a yes. */
+  /** Sends, and must have a yes; or a no, where `refusalsAllowed`. */
   tell(request: number, payload?: Uint8Array, descriptors?: readonly number[]): void {
     const answer = decodeU64(this.ask(request, payload, descriptors).payload);
-    if (answer !== 0n) fail(`${requestName(request)} was refused: ${this.logged.join(' | ')}`);
+    if (answer !== 0n && !this.refusalsAllowed)
+      fail(`${requestName(request)} was refused: ${this.logged.join(' | ')}`);
   }
 
   state(num: number): Uint8Array {
@@ -140,6 +144,7 @@ export class Frontend {
     const { payload, descriptors } = this.ask(VHOST_USER.GET_INFLIGHT_FD, encodeInflight(asked));
     const [fd] = descriptors;
     if (fd === undefined) fail('no memory for requests in flight');
+    this.inflight = { payload, fd };
     this.tell(VHOST_USER.SET_INFLIGHT_FD, payload, [fd]);
   }
 

@@ -2,7 +2,7 @@ import type { Prng } from '../../src/base/prng.ts';
 import { SECTOR_BYTES, VIRTIO_BLK_T } from '../../src/protocols/virtio/blk.ts';
 import { VIRTQ_DESC_F } from '../../src/protocols/virtio/virtio.ts';
 import { type Arena, GUEST } from './virtio-arena.ts';
-import type { HostileRing } from './virtio-rings.ts';
+import { type HostileRing, RING_BYTES } from './virtio-rings.ts';
 import { type Descriptor, type Form, writeDescriptor } from './virtio-walk.ts';
 
 const { NEXT, WRITE, INDIRECT } = VIRTQ_DESC_F;
@@ -23,7 +23,22 @@ export interface Target {
   readonly capacity: number;
   readonly blockSectors: number;
   /** How likely each thing is to be wrong. 0: nothing is. */
-  readonly malice: number;
+  malice: number;
+}
+
+/** Chains of one batch at most. */
+const SLOTS = 8;
+const SLOT_BYTES = 9 * 1024;
+
+/** Divides guest memory behind the rings, and a disk. The last part has the border between two regions in it, if they are joined. */
+export function slotsOf(arena: Arena, capacity: number): Slot[] {
+  const sectors = Math.floor(capacity / SLOTS);
+  return Array.from({ length: SLOTS }, (_, i) => ({
+    address: GUEST + RING_BYTES + i * SLOT_BYTES,
+    bytes: i + 1 < SLOTS ? SLOT_BYTES : arena.end - GUEST - RING_BYTES - i * SLOT_BYTES,
+    sector: i * sectors,
+    sectors: Math.min(sectors, 16),
+  })).filter(({ bytes }) => bytes >= SLOT_BYTES - 1024);
 }
 
 interface Request {
@@ -73,15 +88,17 @@ export function offerChain(prng: Prng, target: Target, slot: Slot): boolean {
   const places = ring.offer([named]);
   if (prng.chance(target.malice)) {
     const inside = prng.below(descriptors.length);
-    const at = prng.chance(0.3)
-      ? (places[0] as number)
-      : target.arena.at(address + 16 * inside);
+    const at = prng.chance(0.3) ? (places[0] as number) : target.arena.at(address + 16 * inside);
     spoil(prng, target, at, ring.form);
   }
   return true;
 }
 
-function writeTable({ arena, ring }: Target, address: number, entries: readonly Descriptor[]): void {
+function writeTable(
+  { arena, ring }: Target,
+  address: number,
+  entries: readonly Descriptor[],
+): void {
   const { form } = ring;
   for (const [i, each] of entries.entries()) {
     const more = i + 1 < entries.length && !form.packed;
@@ -108,7 +125,11 @@ function makeRequest(prng: Prng, target: Target, slot: Slot): Request {
   const view = new DataView(readable.buffer);
   view.setUint32(0, type, true);
   if (prng.chance(0.1)) view.setUint32(4, prng.chance(0.8) ? 1 : prng.uint32(), true);
-  view.setBigUint64(8, wild ? wildSector(prng, target) : BigInt(sectorIn(prng, target, slot)), true);
+  view.setBigUint64(
+    8,
+    wild ? wildSector(prng, target) : BigInt(sectorIn(prng, target, slot)),
+    true,
+  );
   readable.set(payload, 16);
   return wild && prng.chance(0.1)
     ? { readable: readable.subarray(0, prng.below(20)), room: prng.below(2) * room }
@@ -155,7 +176,11 @@ function makeRanges(prng: Prng, target: Target, slot: Slot, wild: boolean): Uint
     const sector = odd ? wildSector(prng, target) : BigInt(sectorIn(prng, target, slot));
     const sectors = prng.pick([1, 1, 2, 0]) * target.blockSectors;
     view.setBigUint64(16 * i, sector, true);
-    view.setUint32(16 * i + 8, odd ? prng.pick([sectors, 0, 2 ** 32 - 1, 2 ** 22 + 8]) : sectors, true);
+    view.setUint32(
+      16 * i + 8,
+      odd ? prng.pick([sectors, 0, 2 ** 32 - 1, 2 ** 22 + 8]) : sectors,
+      true,
+    );
     view.setUint32(16 * i + 12, prng.chance(0.3) ? 1 : wild && prng.chance(0.2) ? 2 : 0, true);
   }
   return bytes;
@@ -224,7 +249,13 @@ export function spoil(prng: Prng, { arena, ring }: Target, at: number, form: For
     case 3:
       view.setUint16(
         at + form.linkAt,
-        prng.pick([prng.below(ring.size), ring.size, 0xffff, 0, view.getUint16(at + form.linkAt, true)]),
+        prng.pick([
+          prng.below(ring.size),
+          ring.size,
+          0xffff,
+          0,
+          view.getUint16(at + form.linkAt, true),
+        ]),
         true,
       );
       break;
@@ -233,8 +264,54 @@ export function spoil(prng: Prng, { arena, ring }: Target, at: number, form: For
   }
 }
 
+/** Changes something that a device may just be reading: descriptors, indices, tables, headers, anything. */
+export function rewrite(prng: Prng, target: Target, slots: readonly Slot[]): void {
+  const { arena, ring } = target;
+  const first = arena.regions[0]?.at ?? 0;
+  const among = (): number => first + 16 * prng.below(RING_BYTES / 16);
+  switch (prng.below(6)) {
+    case 0:
+      spoil(prng, target, ring.table + 16 * prng.below(ring.size), ring.form);
+      break;
+    case 1: {
+      const slot = prng.pick(slots);
+      spoil(prng, target, arena.at(slot.address + 16 * prng.below(slot.bytes / 32)), ring.form);
+      break;
+    }
+    case 2:
+      arena.view.setUint16(ring.places.available + 2 * prng.below(4), prng.below(300), true);
+      break;
+    case 3: {
+      // What was there once fits better than noise.
+      const from = among();
+      arena.bytes.copyWithin(among(), from, from + 16);
+      break;
+    }
+    case 4: {
+      const slot = prng.pick(slots);
+      const at = arena.at(
+        slot.address + slot.bytes - TABLE_BYTES + 16 * prng.below(MOST_TABLE_ENTRIES),
+      );
+      spoil(prng, target, at, ring.form);
+      break;
+    }
+    default:
+      arena.bytes[first + prng.below(arena.regions[0]?.sizeBytes ?? 1)] = prng.below(256);
+  }
+}
+
 function wildLength(prng: Prng, length: number): number {
-  return prng.pick([0, 2 ** 32 - 1, 2 ** 31, length - 1, length + 1, length + 512, 16, 8, 2 ** 20 + 1]);
+  return prng.pick([
+    0,
+    2 ** 32 - 1,
+    2 ** 31,
+    length - 1,
+    length + 1,
+    length + 512,
+    16,
+    8,
+    2 ** 20 + 1,
+  ]);
 }
 
 function wildAddress(prng: Prng, arena: Arena, address: bigint): bigint {
@@ -250,8 +327,8 @@ function wildAddress(prng: Prng, arena: Arena, address: bigint): bigint {
     BigInt(second?.guestAddress ?? 0),
     BigInt(first?.userAddress ?? 0),
     2n ** 64n - BigInt(1 + prng.below(1024)),
-    2n ** 63n | address,
-    2n ** 53n | address,
+    (2n ** 63n) | address,
+    (2n ** 53n) | address,
     2n ** 53n - 8n,
     address + 1n,
     address - 1n,

@@ -44,7 +44,11 @@ export interface HostileRing {
   /** Where descriptors of the ring lie. */
   readonly table: number;
   /** As SET_VRING_ADDR has them: places in the arena. */
-  readonly places: { readonly descriptor: number; readonly used: number; readonly available: number };
+  readonly places: {
+    readonly descriptor: number;
+    readonly used: number;
+    readonly available: number;
+  };
   /** Where the device is, as SET_VRING_BASE says it. With nothing in flight. */
   readonly base: number;
   /** Written by the device whenever it likes. */
@@ -65,7 +69,11 @@ export interface HostileRing {
 export class HostileSplit implements HostileRing {
   readonly form = SPLIT;
   readonly size: number;
-  readonly places: { readonly descriptor: number; readonly used: number; readonly available: number };
+  readonly places: {
+    readonly descriptor: number;
+    readonly used: number;
+    readonly available: number;
+  };
   readonly #arena: Arena;
   readonly #indirect: boolean;
   readonly #bytes: number;
@@ -116,15 +124,12 @@ export class HostileSplit implements HostileRing {
   offer(descriptors: readonly Descriptor[]): number[] {
     if (this.#taken === 0) this.#shift = (this.#shift * 5 + 3) % this.size;
     // Scattered, so that links matter. An odd factor reaches every entry once.
-    const indices = descriptors.map(
-      (_, i) => ((this.#taken + i) * 5 + this.#shift) % this.size,
-    );
+    const indices = descriptors.map((_, i) => ((this.#taken + i) * 5 + this.#shift) % this.size);
     this.#taken += descriptors.length;
     indices.forEach((index, i) => {
       const next = indices[i + 1];
       const each = descriptors[i] as Descriptor;
-      const linked =
-        next === undefined ? each : { ...each, flags: each.flags | NEXT, link: next };
+      const linked = next === undefined ? each : { ...each, flags: each.flags | NEXT, link: next };
       writeDescriptor(this.#arena, this.#entry(index), SPLIT, linked);
     });
     this.#heads.push(indices[0] as number);
@@ -213,7 +218,11 @@ export class HostileSplit implements HostileRing {
 export class HostilePacked implements HostileRing {
   readonly form = PACKED;
   readonly size: number;
-  readonly places: { readonly descriptor: number; readonly used: number; readonly available: number };
+  readonly places: {
+    readonly descriptor: number;
+    readonly used: number;
+    readonly available: number;
+  };
   readonly #arena: Arena;
   readonly #indirect: boolean;
   readonly #eventIdx: boolean;
@@ -237,7 +246,11 @@ export class HostilePacked implements HostileRing {
     this.#indirect = indirect;
     this.#eventIdx = eventIdx;
     const descriptor = (arena.regions[0]?.at ?? 0) + 64;
-    this.places = { descriptor, available: descriptor + 16 * size, used: descriptor + 16 * size + 4 };
+    this.places = {
+      descriptor,
+      available: descriptor + 16 * size,
+      used: descriptor + 16 * size + 4,
+    };
   }
 
   get room(): number {
@@ -379,4 +392,8 @@ export class HostilePacked implements HostileRing {
 
 function available(wrap: number): number {
   return wrap === 1 ? VIRTQ_PACKED_DESC_F.AVAIL : VIRTQ_PACKED_DESC_F.USED;
+}
+
+export function makeRing(packed: boolean, options: RingOptions): HostileRing {
+  return packed ? new HostilePacked(options) : new HostileSplit(options);
 }

@@ -1,24 +1,25 @@
 import type { Prng } from '../../src/base/prng.ts';
 import { Disk } from '../../src/durability/disk.ts';
 import { FakeSharing } from '../../src/protocols/vhost-user/testing.ts';
-import { encodeU64, VHOST_USER, VHOST_USER_F_PROTOCOL_FEATURES } from '../../src/protocols/vhost-user/wire.ts';
+import {
+  encodeU64,
+  VHOST_USER,
+  VHOST_USER_F_PROTOCOL_FEATURES,
+} from '../../src/protocols/vhost-user/wire.ts';
 import { SECTOR_BYTES, VIRTIO_BLK_F } from '../../src/protocols/virtio/blk.ts';
 import { VirtioBlk } from '../../src/protocols/virtio/blk-device.ts';
 import { hasFeature, VIRTIO_F } from '../../src/protocols/virtio/virtio.ts';
 import { fail } from './target.ts';
-import { Arena, GUEST } from './virtio-arena.ts';
+import { Arena, ARENA_BYTES } from './virtio-arena.ts';
 import { BlkModel } from './virtio-blk-model.ts';
 import { CheckedDevice } from './virtio-checked.ts';
 import { Frontend, PROTOCOL_FEATURES } from './virtio-frontend.ts';
-import type { Slot, Target } from './virtio-requests.ts';
-import { HostilePacked, HostileSplit, type HostileRing, RING_BYTES } from './virtio-rings.ts';
+import { type Slot, slotsOf, type Target } from './virtio-requests.ts';
+import { type HostileRing, makeRing } from './virtio-rings.ts';
 import { FuzzStore } from './virtio-store.ts';
 
 const SERIAL = 'fuzzed-0123456789';
 const QUEUES = 2;
-/** Chains of one batch at most; each has its part of memory and of the disk. */
-export const SLOTS = 8;
-const SLOT_BYTES = 9 * 1024;
 const BAD_SECTOR = 13;
 export const NEEDS_RESET = 64;
 const DRIVER_OK = 15;
@@ -55,11 +56,14 @@ export class World {
     this.prng = prng;
     this.sharing = options.sharing ?? new FakeSharing();
     this.slow = options.slow ?? prng.chance(0.4);
-    this.arena = new Arena(this.sharing, prng, prng.chance(0.7));
+    this.arena = makeArena(this.sharing, prng);
     const blockBytes = prng.chance(0.15) ? 4096 : 512;
     const sizeBytes = 64 * 1024;
     // Beyond the end: there is none.
-    const bad = { at: prng.chance(0.5) ? BAD_SECTOR * SECTOR_BYTES : sizeBytes, length: SECTOR_BYTES };
+    const bad = {
+      at: prng.chance(0.5) ? BAD_SECTOR * SECTOR_BYTES : sizeBytes,
+      length: SECTOR_BYTES,
+    };
     const readOnly = prng.chance(0.05);
     const maxTransferBytes = prng.pick([2 ** 20, 2 ** 20, 4096, blockBytes]);
     this.store = new FuzzStore({
@@ -72,7 +76,8 @@ export class World {
     });
     this.model = new BlkModel(this.store.info, SERIAL, bad);
     if (!readOnly) {
-      for (let at = 0; at < sizeBytes / 2; at += 512) prng.fill(this.model.disk.subarray(at, at + 4));
+      for (let at = 0; at < sizeBytes / 2; at += 512)
+        prng.fill(this.model.disk.subarray(at, at + 4));
       this.store.write(this.model.disk);
     }
     this.disk = new Disk({
@@ -93,14 +98,8 @@ export class World {
       indirect: hasFeature(this.features, VIRTIO_F.INDIRECT_DESC),
       eventIdx: hasFeature(this.features, VIRTIO_F.EVENT_IDX),
     };
-    this.ring = this.packed ? new HostilePacked(ringOptions) : new HostileSplit(ringOptions);
-    const sectors = sizeBytes / SECTOR_BYTES / SLOTS;
-    this.slots = Array.from({ length: SLOTS }, (_, i) => ({
-      address: GUEST + RING_BYTES + i * SLOT_BYTES,
-      bytes: i + 1 < SLOTS ? SLOT_BYTES : this.arena.end - GUEST - RING_BYTES - i * SLOT_BYTES,
-      sector: i * sectors,
-      sectors,
-    })).filter(({ bytes }) => bytes >= SLOT_BYTES - 1024);
+    this.ring = makeRing(this.packed, ringOptions);
+    this.slots = slotsOf(this.arena, sizeBytes / SECTOR_BYTES);
     this.target = {
       arena: this.arena,
       ring: this.ring,
@@ -164,7 +163,8 @@ export class World {
 
   leave(): void {
     this.frontend.leave();
-    if (!this.device.ended || this.device.queues.size > 0) fail('the device was not told of the end');
+    if (!this.device.ended || this.device.queues.size > 0)
+      fail('the device was not told of the end');
   }
 
   /** The end of the run: nothing is left anywhere. */
@@ -203,6 +203,16 @@ export class World {
   }
 }
 
+function makeArena(sharing: FakeSharing, prng: Prng): Arena {
+  const fd = sharing.memory(ARENA_BYTES);
+  const shared = sharing.map(fd, ARENA_BYTES, 0);
+  const { buffer } = shared.region.bytes;
+  shared.unmap();
+  const arena = new Arena(fd, new Uint8Array(buffer), prng.chance(0.7));
+  arena.paint(prng);
+  return arena;
+}
+
 const OFTEN: readonly number[] = [
   VIRTIO_F.INDIRECT_DESC,
   VIRTIO_F.EVENT_IDX,
@@ -213,7 +223,7 @@ const OFTEN: readonly number[] = [
 ];
 
 /** Some of what is offered. */
-function chooseFeatures(prng: Prng, offered: bigint): bigint {
+export function chooseFeatures(prng: Prng, offered: bigint): bigint {
   let features =
     (1n << BigInt(VHOST_USER_F_PROTOCOL_FEATURES)) | (1n << BigInt(VIRTIO_F.VERSION_1));
   for (let bit = 0; bit < 64; bit += 1) {
