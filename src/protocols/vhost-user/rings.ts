@@ -167,6 +167,7 @@ export class Rings implements Poller {
   /** The connection is over. `done` when nothing is touched any more; all descriptors are closed. */
   end(done: () => void): void {
     this.#ended = true;
+    this.#context.device.leave();
     this.detachAll(() => {
       for (const vring of this.vrings) vring.close();
       this.dropInflight();

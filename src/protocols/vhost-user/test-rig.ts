@@ -64,6 +64,8 @@ export class FakeDevice implements VirtioDevice {
   readonly calls: string[] = [];
   /** Chains are held until `release`. */
   hold = false;
+  /** The front-end is gone, or is let go. */
+  left = false;
   /** `start` is ready only at `becomeReady`. */
   slow = false;
   /** Configuration writes are done at `finishWrite`. */
@@ -127,7 +129,12 @@ export class FakeDevice implements VirtioDevice {
     done();
   }
 
+  leave(): void {
+    this.left = true;
+  }
+
   end(): void {
+    assert.ok(this.left, 'ended before it was left');
     assert.equal(this.workers.size, 0, 'ended with queues attached');
     this.calls.push('end');
   }

@@ -58,6 +58,11 @@ export interface VirtioDevice {
   attach(index: number, queue: Virtqueue, host: QueueHost): QueueWorker;
   /** The driver has reset the device; all queues are detached. `done` when it is as it was at first. */
   reset(done: () => void): void;
+  /**
+   * The transport is gone, or is about to end, and queues are still being detached: whoever else begins to use the device's
+   * resources waits until what is in flight is finished (P11). `end` follows.
+   */
+  leave(): void;
   /** The transport is gone; all queues are detached. */
   end(): void;
 }
