@@ -36,7 +36,7 @@ export function stampsDone(guest: Guest): number {
 }
 
 /** Waits until this many more writes were reported stable. */
-export async function moreStamps(guest: Guest, count: number, limitMs = 15_000): Promise<void> {
+export async function moreStamps(guest: Guest, count: number, limitMs = 40_000): Promise<void> {
   const wanted = stampsDone(guest) + count;
   await until(`${count} more stable writes`, limitMs, () =>
     stampsDone(guest) >= wanted ? true : null,
