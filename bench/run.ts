@@ -6,12 +6,16 @@ import { fileSystemOf, findProgram, peersRoot } from './programs.ts';
 import { asMarkdown, asText, ratiosOf } from './report.ts';
 import type { Report } from './report.ts';
 import { asSvg } from './svg.ts';
+import { runFio, runLoad } from './nbd/clients.ts';
 import { findSubjects } from './nbd/subjects.ts';
-import type { Subject } from './nbd/subjects.ts';
-import { IMAGE_MIB, runSuite, storageFolders } from './nbd/suite.ts';
 import { WORKLOADS } from './nbd/workloads.ts';
+import { IMAGE_MIB, runRace, storageFolders } from './race.ts';
+import type { Race, Subject, Workload } from './race.ts';
+import { findQemuImg, runBlkLoad, runQemuImg } from './vhost-user-blk/clients.ts';
+import { findBlkSubjects } from './vhost-user-blk/subjects.ts';
+import { BLK_WORKLOADS } from './vhost-user-blk/workloads.ts';
 
-const USAGE = `Usage: npm run bench -- nbd [options]
+const USAGE = `Usage: npm run bench -- nbd|vhost-user-blk [options]
   --json FILE        rows and ratios as JSON
   --md FILE          the table as Markdown
   --svg FILE         the table as a picture
@@ -24,7 +28,10 @@ const USAGE = `Usage: npm run bench -- nbd [options]
 Peers are those of .peers/trixie (npm run bench:peers) or of HOLDFAST_PEERS=DIR, else the system's.
 `;
 
+const SUITES = ['nbd', 'vhost-user-blk'] as const;
+
 interface Options {
+  readonly suite: (typeof SUITES)[number];
   readonly json: string | undefined;
   readonly md: string | undefined;
   readonly svg: string | undefined;
@@ -51,12 +58,14 @@ function parse(): Options {
       list: { type: 'boolean', default: false },
     },
   });
-  if (positionals.length !== 1 || positionals[0] !== 'nbd') throw new UsageError(USAGE);
+  const suite = SUITES.find((name) => name === positionals[0]);
+  if (positionals.length !== 1 || suite === undefined) throw new UsageError(USAGE);
   const rounds = Number(values.rounds);
   const seconds = Number(values.seconds);
   if (!Number.isInteger(rounds) || rounds < 1) throw new UsageError('--rounds is a whole number');
   if (!(seconds > 0)) throw new UsageError('--seconds is a number above 0');
   return {
+    suite,
     json: values.json,
     md: values.md,
     svg: values.svg,
@@ -69,7 +78,18 @@ function parse(): Options {
   };
 }
 
-function chosen(options: Options, found: readonly Subject[]): Subject[] {
+/** One protocol's race, before its subjects and workloads are chosen. */
+interface Suite<S extends Subject, W extends Workload> {
+  readonly title: string;
+  readonly found: readonly S[];
+  readonly missing: readonly string[];
+  readonly workloads: readonly W[];
+  /** What the clients are. */
+  readonly notes: readonly string[];
+  readonly client: Race<S, W>['client'];
+}
+
+function chosen<S extends Subject>(options: Options, found: readonly S[]): S[] {
   const wants = (name: string): boolean =>
     options.subjects.some((want) =>
       want.endsWith('*') ? name.startsWith(want.slice(0, -1)) : name === want,
@@ -83,40 +103,86 @@ function say(line: string): void {
   process.stderr.write(`${line}\n`);
 }
 
-async function main(): Promise<void> {
-  const options = parse();
-  const { found, missing } = findSubjects(options.build);
-  const subjects = chosen(options, found);
-  const workloads = WORKLOADS.filter((workload) => options.only.test(workload.name));
+async function race<S extends Subject, W extends Workload>(
+  options: Options,
+  suite: Suite<S, W>,
+): Promise<void> {
+  const subjects = chosen(options, suite.found);
+  const workloads = suite.workloads.filter((workload) => options.only.test(workload.name));
   if (workloads.length === 0) throw new UsageError('no workload matches --only (see --list)');
-  const fio = findProgram('fio');
   const notes = [
     `${cpus().length} x ${cpus()[0]?.model ?? 'unknown processor'}, Linux ${release()}`,
     `tmpfs: ${fileSystemOf(storageFolders().tmpfs)}; fs: ${fileSystemOf('.')}`,
     `image: ${IMAGE_MIB} MiB of random bytes`,
     `medians of ${options.rounds} alternating rounds of ${options.seconds} s; peers from ${peersRoot() ?? 'the system'}`,
-    `fio ${fio?.version ?? 'missing'} (nbd engine, libnbd); load: bench/load, one process, batched`,
+    ...suite.notes,
     ...subjects.map((subject) => `${subject.name}: ${subject.description}`),
-    ...missing.map((name) => `${name}: not found, not measured`),
+    ...suite.missing.map((name) => `${name}: not found, not measured`),
   ];
   notes.forEach(say);
   if (options.list) {
     for (const workload of workloads) process.stdout.write(`${workload.name}\n`);
     return;
   }
-  const time = { seconds: options.seconds, warmupSeconds: 0.3 };
-  const rows = await runSuite({ subjects, workloads, fio, rounds: options.rounds, time, say });
+  const time = timeOf(options);
+  const { suite: name, rounds } = options;
+  const { client } = suite;
+  const rows = await runRace({ suite: name, subjects, workloads, rounds, time, say, client });
   const ours = new Set(subjects.filter((subject) => subject.ours).map((subject) => subject.name));
-  const peers = new Set(subjects.map((subject) => subject.name).filter((name) => !ours.has(name)));
+  const peers = new Set(subjects.map((subject) => subject.name).filter((one) => !ours.has(one)));
   const report: Report = { rows, ratios: ratiosOf(rows, [...ours][0] ?? '', peers) };
   process.stdout.write(`${asText(report)}\n`);
   if (options.json !== undefined) {
     writeFileSync(options.json, `${JSON.stringify({ notes, ...report }, null, 1)}\n`);
   }
   if (options.md !== undefined) writeFileSync(options.md, asMarkdown(report, notes));
-  if (options.svg !== undefined) {
-    writeFileSync(options.svg, asSvg(report, 'Holdfast and its peers over NBD', ours));
-  }
+  if (options.svg !== undefined) writeFileSync(options.svg, asSvg(report, suite.title, ours));
+}
+
+function timeOf({ seconds }: Options): { seconds: number; warmupSeconds: number } {
+  return { seconds, warmupSeconds: 0.3 };
+}
+
+function raceNbd(options: Options): Promise<void> {
+  const fio = findProgram('fio');
+  return race(options, {
+    title: 'Holdfast and its peers over NBD',
+    ...findSubjects(options.build),
+    workloads: WORKLOADS,
+    notes: [
+      `fio ${fio?.version ?? 'missing'} (nbd engine, libnbd); load: bench/load, one process, batched`,
+    ],
+    client: (workload, subject, socket) => {
+      const time = timeOf(options);
+      if (workload.client === 'load') return runLoad(workload, socket, subject.exportName, time);
+      if (fio === null) throw new Error('fio is missing (apt-get install fio)');
+      return runFio(fio, workload, socket, subject.exportName, time);
+    },
+  });
+}
+
+function raceVhostUserBlk(options: Options): Promise<void> {
+  const qemuImg = findQemuImg();
+  const theirs = `qemu-img ${qemuImg?.program.version ?? 'missing'} bench (libblkio)`;
+  return race(options, {
+    title: 'Holdfast and its peers over vhost-user-blk',
+    ...findBlkSubjects(options.build),
+    workloads: BLK_WORKLOADS,
+    notes: [`${theirs}; load: bench/vhost-user-blk/load.ts, our own driver, one process`],
+    client: (workload, _subject, socket) => {
+      const time = timeOf(options);
+      if (workload.client === 'load') return runBlkLoad(workload, socket, time);
+      if (qemuImg === null) {
+        throw new Error('qemu-img with block-blkio.so is missing (npm run bench:peers)');
+      }
+      return runQemuImg(qemuImg, workload, socket, time);
+    },
+  });
+}
+
+function main(): Promise<void> {
+  const options = parse();
+  return options.suite === 'nbd' ? raceNbd(options) : raceVhostUserBlk(options);
 }
 
 try {

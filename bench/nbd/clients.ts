@@ -1,29 +1,15 @@
-import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import type { LoadResult } from '../load/meter.ts';
 import type { Program } from '../programs.ts';
-import type { Workload } from './workloads.ts';
-
-/** What one client saw in one run. */
-export interface Measurement {
-  /** In the workload's unit. */
-  readonly rate: number;
-  readonly operationsPerSecond: number;
-  /** Of one core. */
-  readonly clientCpuPercent: number;
-  readonly p99Us: number;
-}
-
-export interface RunTime {
-  readonly seconds: number;
-  readonly warmupSeconds: number;
-}
+import { capture } from '../capture.ts';
+import type { Measurement, RunTime } from '../race.ts';
+import type { NbdWorkload } from './workloads.ts';
 
 const MIB = 2 ** 20;
 
 /** Runs our load client: bench/load/main.ts, in its own process. */
 export async function runLoad(
-  workload: Workload,
+  workload: NbdWorkload,
   socket: string,
   exportName: string,
   time: RunTime,
@@ -44,7 +30,6 @@ export async function runLoad(
   ) as LoadResult;
   return {
     rate: workload.unit === 'MiB/s' ? result.bytesPerSecond / MIB : result.operationsPerSecond,
-    operationsPerSecond: result.operationsPerSecond,
     clientCpuPercent: result.cpuPercent,
     p99Us: result.latencyUs.p99,
   };
@@ -70,7 +55,7 @@ interface FioReport {
 /** Runs fio's nbd engine (libnbd). */
 export async function runFio(
   fio: Program,
-  workload: Workload,
+  workload: NbdWorkload,
   socket: string,
   exportName: string,
   time: RunTime,
@@ -99,23 +84,7 @@ export async function runFio(
   const side = workload.mode.endsWith('read') ? job.read : job.write;
   return {
     rate: workload.unit === 'MiB/s' ? side.bw_bytes / MIB : side.iops,
-    operationsPerSecond: side.iops,
     clientCpuPercent: job.usr_cpu + job.sys_cpu,
     p99Us: (side.clat_ns.percentile?.['99.000000'] ?? 0) / 1000,
   };
-}
-
-function capture(command: readonly string[]): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(command[0] ?? '', command.slice(1), { stdio: ['ignore', 'pipe', 'pipe'] });
-    let out = '';
-    let err = '';
-    child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()));
-    child.stderr.on('data', (chunk: Buffer) => (err += chunk.toString()));
-    child.once('error', reject);
-    child.once('close', (code) => {
-      if (code === 0) resolve(out);
-      else reject(new Error(`the client failed (${code}): ${err.trim()} ${out.slice(0, 400)}`));
-    });
-  });
 }

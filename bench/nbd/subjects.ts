@@ -1,23 +1,17 @@
 import { writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { findProgram } from '../programs.ts';
+import type { Subject } from '../race.ts';
 
-/** One server in the race. */
-export interface Subject {
-  readonly name: string;
-  /** Product, version and settings, for the record. */
-  readonly description: string;
-  readonly ours: boolean;
-  readonly env: Record<string, string>;
+/** A server in the race, and how its export is called. */
+export interface NbdSubject extends Subject {
   readonly exportName: string;
-  /** The command that serves `image` at `socket`, in the foreground. `folder` is for its private files. */
-  command(image: string, socket: string, folder: string): string[];
 }
 
 /** Many more than any load opens: a limit must not decide a comparison. */
 const CONNECTIONS = '256';
 
-function holdfast(name: string, folder: string, reactor: 'io_uring' | 'portable'): Subject {
+function holdfast(name: string, folder: string, reactor: 'io_uring' | 'portable'): NbdSubject {
   return {
     name,
     description: `Holdfast of ${folder}, reactor ${reactor}, cache writeback, Node ${process.version}`,
@@ -43,7 +37,7 @@ function peer(
   settings: string,
   build: Subject['command'],
   exportName = '',
-): Subject | null {
+): NbdSubject | null {
   const program = findProgram(programName);
   if (program === null) return null;
   return {
@@ -56,7 +50,7 @@ function peer(
   };
 }
 
-function qemuNbd(name: string, aio: string): Subject | null {
+function qemuNbd(name: string, aio: string): NbdSubject | null {
   return peer(name, 'qemu-nbd', `cache=writeback, aio=${aio}`, (image, socket) => [
     `--socket=${socket}`,
     '--format=raw',
@@ -69,7 +63,7 @@ function qemuNbd(name: string, aio: string): Subject | null {
   ]);
 }
 
-function storageDaemon(name: string, aio: string): Subject | null {
+function storageDaemon(name: string, aio: string): NbdSubject | null {
   const settings = `cache.direct=off, aio=${aio}, its own iothread`;
   return peer(name, 'qemu-storage-daemon', settings, (image, socket) => [
     '--object=iothread,id=data',
@@ -80,7 +74,7 @@ function storageDaemon(name: string, aio: string): Subject | null {
 }
 
 /** Its defaults leave flush and FUA out (nbd-server(5)), which would be no comparison at all. */
-function nbdServer(): Subject | null {
+function nbdServer(): NbdSubject | null {
   const settings = 'flush=true, fua=true, one process a connection';
   // It has no default export.
   return peer('nbd-server', 'nbd-server', settings, nbdServerArguments, 'disk');
@@ -97,7 +91,10 @@ function nbdServerArguments(image: string, socket: string, folder: string): stri
  * All subjects this machine can run, Holdfast first. `builds` are further checkouts of Holdfast, NAME=FOLDER, to
  * compare two states of it.
  */
-export function findSubjects(builds: readonly string[]): { found: Subject[]; missing: string[] } {
+export function findSubjects(builds: readonly string[]): {
+  found: NbdSubject[];
+  missing: string[];
+} {
   const ours = [
     holdfast('holdfast', '.', 'io_uring'),
     holdfast('holdfast-portable', '.', 'portable'),
@@ -108,7 +105,7 @@ export function findSubjects(builds: readonly string[]): { found: Subject[]; mis
       throw new Error(`--build is NAME=FOLDER: ${build}`);
     ours.push(holdfast(name, resolve(folder), 'io_uring'));
   }
-  const peers: Record<string, Subject | null> = {
+  const peers: Record<string, NbdSubject | null> = {
     nbdkit: peer('nbdkit', 'nbdkit', 'file plugin, 16 threads', (image, socket) => [
       '--foreground',
       '--exit-with-parent',

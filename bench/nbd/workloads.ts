@@ -1,15 +1,8 @@
-/** What is done to a server. Every server gets the same bytes at the same offsets' distribution. */
-export interface Workload {
-  readonly name: string;
-  readonly storage: 'tmpfs' | 'fs';
+import type { Workload } from '../race.ts';
+
+export interface NbdWorkload extends Workload {
   readonly client: 'fio' | 'load';
-  readonly mode: 'randread' | 'randwrite' | 'read' | 'write' | 'flush' | 'fua';
-  readonly blockBytes: number;
-  readonly depth: number;
   readonly connections: number;
-  /** What the rate counts. */
-  readonly metric: 'IOPS' | 'throughput' | 'commits';
-  readonly unit: '1/s' | 'MiB/s';
 }
 
 const KIB = 1024;
@@ -23,10 +16,10 @@ const STREAMS = [
 ] as const;
 
 function stream(
-  storage: Workload['storage'],
-  client: Workload['client'],
+  storage: NbdWorkload['storage'],
+  client: NbdWorkload['client'],
   shape: (typeof STREAMS)[number],
-): Workload {
+): NbdWorkload {
   const { mode, blockBytes, depth } = shape;
   const large = blockBytes > 64 * KIB;
   return {
@@ -43,7 +36,7 @@ function stream(
 }
 
 /** fio's engine has no FUA, and one thread a connection would measure fio: commits use our own client only. */
-function commit(mode: 'flush' | 'fua', connections: number): Workload {
+function commit(mode: 'flush' | 'fua', connections: number): NbdWorkload {
   return {
     name: `fs commit ${mode === 'flush' ? 'write+flush' : 'write FUA'} ${connections} connections (load)`,
     storage: 'fs',
@@ -57,7 +50,7 @@ function commit(mode: 'flush' | 'fua', connections: number): Workload {
   };
 }
 
-export const WORKLOADS: readonly Workload[] = [
+export const WORKLOADS: readonly NbdWorkload[] = [
   ...(['tmpfs', 'fs'] as const).flatMap((storage) =>
     STREAMS.flatMap((shape) => [stream(storage, 'fio', shape), stream(storage, 'load', shape)]),
   ),

@@ -24,6 +24,7 @@ import { ServerProcess } from '../server-process.ts';
 const WRITES = 8;
 const BLOCK = 4096;
 const UNASKED_MS = 20;
+const EXPORT = 'type=vhost-user-blk,id=export,node-name=disk,writable=on,addr.type=unix';
 
 interface Case {
   readonly name: string;
@@ -63,7 +64,7 @@ function startTraced(
     ...program.command,
     // Worker threads, because strace does not see into io_uring.
     `--blockdev=driver=file,node-name=disk,filename=${image},aio=threads,cache.direct=off`,
-    `--export=type=vhost-user-blk,id=export,node-name=disk,writable=on,addr.type=unix,addr.path=${socket}`,
+    `--export=${EXPORT},addr.path=${socket}`,
   ];
   return ServerProcess.start(program.name, command, socket);
 }

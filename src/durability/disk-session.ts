@@ -44,6 +44,7 @@ export class DiskSession implements BlockDevice, IoOwner, FlushWaiter {
   #hasFlushed = false;
   #belief: CacheBelief = 'on';
   #ended = false;
+  #left = false;
   #inFlight = 0;
   #shown: DeviceInfo | null = null;
   #shownFrom: DeviceInfo | null = null;
@@ -87,6 +88,11 @@ export class DiskSession implements BlockDevice, IoOwner, FlushWaiter {
     return this.#ended;
   }
 
+  /** Whoever comes next waits for what is in flight here: it has left, or has ended. */
+  get left(): boolean {
+    return this.#left;
+  }
+
   /** Requests submitted and not completed. */
   get inFlight(): number {
     return this.#inFlight;
@@ -98,6 +104,7 @@ export class DiskSession implements BlockDevice, IoOwner, FlushWaiter {
       return;
     }
     this.#inFlight += 1;
+    if (this.#left) this.#disk.requestOfLeft();
     const asked = io.flags;
     if (io.mutates) {
       if (this.#ignoresFlush) io.flags = asked & ~FLAG.FUA;
@@ -136,13 +143,23 @@ export class DiskSession implements BlockDevice, IoOwner, FlushWaiter {
   }
 
   /**
+   * The client is gone, or is being let go: no session that is opened later on this disk is handed out before what is
+   * in flight has been completed (P11). The rest of requests that are under way is still accepted; `end` follows.
+   */
+  leave(): void {
+    if (this.#left) return;
+    this.#left = true;
+    this.#disk.sessionLeft(this);
+  }
+
+  /**
    * The connection is dead: nothing more is accepted (ESHUTDOWN). What is in flight completes, and no session that is
    * opened later on this disk is handed out before it has (P11).
    */
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.#disk.sessionEnded(this);
+    this.leave();
   }
 
   /** Ends the session and resolves when nothing of it is in flight. */

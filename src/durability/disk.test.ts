@@ -370,6 +370,21 @@ test('P11: a successor is not served before the requests of the dead are finishe
   assert.notEqual(successor, null);
 });
 
+test('P11: a session that has left holds its successor up, and what is under way there goes on', () => {
+  const at = new DiskBench();
+  const first = at.client.write(1);
+  at.session.leave();
+  let successor: DiskSession | null = null;
+  at.disk.openSession({ flushes: true }, (session) => (successor = session));
+  const rest = at.client.write(2);
+  at.store.finish(first.io);
+  assert.ok(first.succeeded && !rest.done && successor === null);
+  at.session.end();
+  at.store.finish(rest.io);
+  assert.ok(rest.succeeded);
+  assert.notEqual(successor, null);
+});
+
 test('P11: a live neighbour keeps nobody waiting, and is kept waiting by nobody', () => {
   const at = new DiskBench();
   const busy = at.client.write(1);

@@ -76,8 +76,8 @@ export class Disk {
   #strict: boolean;
   /** Counts switches to on, so that the flush of an earlier switch to off does not undo one. */
   #switchedOn = 0;
-  /** Requests in flight of sessions that have ended (P11). */
-  #endedInFlight = 0;
+  /** Requests in flight of sessions that have left (P11). */
+  #leftInFlight = 0;
   #closed = false;
 
   constructor(options: DiskOptions) {
@@ -122,7 +122,7 @@ export class Disk {
   }
 
   /**
-   * Opens a session; `ready` gets it at once, or when the last request of sessions that have ended is done (P11). After
+   * Opens a session; `ready` gets it at once, or when the last request of sessions that have left is done (P11). After
    * `close` it gets one that has ended.
    */
   openSession(options: SessionOptions, ready: (session: DiskSession) => void): void {
@@ -174,7 +174,7 @@ export class Disk {
     for (const session of this.#sessions) session.end();
     this.domain?.setPolicy('poison');
     this.domain?.fail();
-    if (this.#endedInFlight > 0) await this.whenQuiet(null);
+    if (this.#leftInFlight > 0) await this.whenQuiet(null);
     try {
       if (!this.mode.ignoreFlush) await flush(this.store);
     } finally {
@@ -185,16 +185,21 @@ export class Disk {
   /** For DiskSession: it is done with one request. */
   requestDone(session: DiskSession, io: Io): void {
     this.gate.leave(io);
-    if (!session.ended) return;
-    this.#endedInFlight -= 1;
+    if (!session.left) return;
+    this.#leftInFlight -= 1;
     this.#settleQuiet();
     this.#handOut();
   }
 
   /** For DiskSession. */
-  sessionEnded(session: DiskSession): void {
+  sessionLeft(session: DiskSession): void {
     this.#sessions.delete(session);
-    this.#endedInFlight += session.inFlight;
+    this.#leftInFlight += session.inFlight;
+  }
+
+  /** For DiskSession: another part of what is under way, of a session that has left. */
+  requestOfLeft(): void {
+    this.#leftInFlight += 1;
   }
 
   /** For DiskSession: resolves when the session, or for null every session, has nothing in flight. */
@@ -220,7 +225,7 @@ export class Disk {
   }
 
   #handOut(): void {
-    while (this.#endedInFlight === 0) {
+    while (this.#leftInFlight === 0) {
       const next = this.#opening.shift();
       if (next === undefined) return;
       const session = new DiskSession(this, next.options);
@@ -233,7 +238,7 @@ export class Disk {
   #settleQuiet(): void {
     for (let i = this.#quiet.length - 1; i >= 0; i -= 1) {
       const { session, resolve } = this.#quiet[i] as Quiet;
-      if ((session === null ? this.#endedInFlight : session.inFlight) > 0) continue;
+      if ((session === null ? this.#leftInFlight : session.inFlight) > 0) continue;
       this.#quiet.splice(i, 1);
       resolve();
       letEventLoopRun();

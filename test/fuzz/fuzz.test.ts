@@ -13,6 +13,8 @@ const RUNS: Readonly<Record<string, number>> = {
   'nbd-transmission': 3000,
   'nbd-connection': 5000,
   'nbd-uri': 20_000,
+  'virtio-chains': 400,
+  'virtio-chaos': 150,
   'state-file': 3000,
 };
 

@@ -1,5 +1,4 @@
 import { Buffer } from 'node:buffer';
-import { readFileSync } from 'node:fs';
 import net from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Prng } from '../../src/base/prng.ts';
@@ -11,6 +10,7 @@ import {
   NBD_OPT,
 } from '../../src/protocols/nbd/wire.ts';
 import { hostileConversation, type Victim } from './hostile-client.ts';
+import { memory } from './server-memory.ts';
 import { fail } from './target.ts';
 
 /** Where a running server listens: an NBD URI, or the path of a Unix socket for its default export. */
@@ -68,16 +68,6 @@ export async function attack(
     `${connections} hostile connections from seed ${firstSeed} in ${seconds.toFixed(1)} s ` +
       `(${(connections / seconds).toFixed(0)}/s), ${received} bytes of answers, it still serves; ${memory(pid)}`,
   );
-}
-
-function memory(pid: number | null): string {
-  if (pid === null) return 'its memory is unknown (--pid)';
-  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-  const of = (key: string): string => {
-    const kib = Number(new RegExp(`^${key}:\\s*(\\d+)`, 'm').exec(status)?.[1]);
-    return `${(kib / 1024).toFixed(0)} MiB`;
-  };
-  return `resident ${of('VmRSS')}, at most ${of('VmHWM')}`;
 }
 
 /** One hostile connection. Resolves with the bytes of its answers, however it ended. */

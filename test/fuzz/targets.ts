@@ -2,6 +2,8 @@ import { fuzzConnection } from './nbd-connection.ts';
 import { fuzzHandshake } from './nbd-handshake.ts';
 import { fuzzTransmission } from './nbd-transmission.ts';
 import { fail, type FuzzTarget } from './target.ts';
+import { fuzzChains } from './virtio-chains.ts';
+import { fuzzChaos } from './virtio-chaos.ts';
 import { fuzzStateFile, fuzzUri } from './texts.ts';
 
 const REAL: Readonly<Record<string, FuzzTarget>> = {
@@ -9,6 +11,8 @@ const REAL: Readonly<Record<string, FuzzTarget>> = {
   'nbd-transmission': fuzzTransmission,
   'nbd-connection': fuzzConnection,
   'nbd-uri': fuzzUri,
+  'virtio-chains': fuzzChains,
+  'virtio-chaos': fuzzChaos,
   'state-file': fuzzStateFile,
 };
 

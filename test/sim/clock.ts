@@ -137,6 +137,8 @@ export class SimReactor {
   readonly pool: PagePool;
   readonly #clock: SimClock;
   #dead = false;
+  #awake = false;
+  #deferred = 0;
 
   constructor(clock: SimClock, pool: PagePool) {
     this.#clock = clock;
@@ -157,14 +159,27 @@ export class SimReactor {
 
   after(delayMs: number, callback: () => void): Timer {
     return this.#clock.after(delayMs, () => {
-      if (!this.#dead) callback();
+      if (this.#dead) return;
+      this.#awake = true;
+      callback();
     });
   }
 
   defer(callback: () => void): void {
+    this.#deferred += 1;
     this.#clock.defer(() => {
-      if (!this.#dead) callback();
+      this.#deferred -= 1;
+      if (this.#dead) return;
+      this.#awake = true;
+      callback();
     });
+  }
+
+  /** Whether something of this process has run since it was last asked, and nothing is deferred. */
+  turned(): boolean {
+    if (!this.#awake || this.#deferred > 0 || this.#dead) return false;
+    this.#awake = false;
+    return true;
   }
 }
 

@@ -269,7 +269,8 @@ class Unfenced extends NbdExport {
 
 /** A session that has ended is forgotten at once, with what it still has in flight. */
 class ForgetfulDisk extends Disk {
-  override sessionEnded(_session: DiskSession): void {}
+  override sessionLeft(_session: DiskSession): void {}
+  override requestOfLeft(): void {}
   override requestDone(_session: DiskSession, io: Io): void {
     this.gate.leave(io);
   }

@@ -20,6 +20,23 @@ export interface OracleSession {
   goArrivedAt: number;
   /** When its first flush arrived. */
   firstFlushAt: number;
+  /** Its requests lie in memory that outlives the server: a virtual machine's, with an in-flight region. */
+  survives: boolean;
+  /** It was told that the write cache is off, and relies on every completed write (P3). */
+  believesThrough: boolean;
+}
+
+export function newSession(
+  facts: Pick<OracleSession, 'id' | 'peerKey' | 'resumable' | 'flushes'>,
+): OracleSession {
+  return {
+    ...facts,
+    goneAt: Infinity,
+    goArrivedAt: Infinity,
+    firstFlushAt: Infinity,
+    survives: false,
+    believesThrough: false,
+  };
 }
 
 /** One request of a client. Ticks are the oracle's own count of events: exact, unlike milliseconds. */
@@ -30,6 +47,14 @@ export class Op {
   readonly first: number;
   readonly sectors: number;
   readonly fua: boolean;
+  /** Nothing passes it, and it is stable when it completes. */
+  barrier = false;
+  /** It goes to the store in one batch: a barrier can keep its place among such. */
+  whole = false;
+  /** Its session relied on every completed write when it arrived. */
+  through = false;
+  /** When it arrived last: a server process takes up again what its predecessor left. */
+  lastArrivedAt = Infinity;
   /** When its header was in the server's memory; Infinity: it never was. */
   arrivedAt = Infinity;
   /** When the server said its answer, or when it can have no effect any more. */
@@ -72,7 +97,7 @@ export class Op {
   }
 
   get text(): string {
-    const fua = this.fua ? '+fua' : '';
+    const fua = (this.fua ? '+fua' : '') + (this.barrier ? '+barrier' : '');
     return `${this.kind}${fua} #${this.id} of sectors ${this.first}+${this.sectors} (session ${this.session.id})`;
   }
 }
@@ -100,6 +125,10 @@ export class Oracle {
   readonly ops = new Map<number, Op>();
   /** Facts for the run's summary. */
   readonly seen = { acked: 0, flushed: 0, failed: 0, reads: 0, crashes: 0, told: 0 };
+  /** Parts of mutations are seen at their sessions, not only at the store. */
+  submitsAtSession = false;
+  /** Answers that virtual machines could see. */
+  guests = 0;
   /** WCE as the operator last asked for it. */
   writeCache = true;
   readonly #media: Media;
@@ -119,6 +148,9 @@ export class Oracle {
   #mayTell: (peer: string) => boolean = () => false;
   readonly #toldNow = new Set<string>();
   readonly #sessions = new Set<OracleSession>();
+  /** Of those that barriers put in order: the newest arrival that has changed the disk, and the newest barrier's. */
+  #lastApplied = -1;
+  #lastBarrier = -1;
 
   constructor(media: Media, traits: OracleTraits) {
     this.#media = media;
@@ -177,6 +209,35 @@ export class Oracle {
     }
   }
 
+  /**
+   * The driver was reset, and was told so: what it had asked has no effect any more. `gone`: the server knows that what
+   * comes is another one.
+   */
+  reset(session: OracleSession, ops: Iterable<Op>, gone: boolean): void {
+    this.tick += 1;
+    if (gone) this.gone(session);
+    for (const op of ops) op.endedAt = Math.min(op.endedAt, this.tick);
+  }
+
+  /** A client goes on over a new connection. */
+  reconnected(session: OracleSession): void {
+    session.firstFlushAt = Infinity;
+  }
+
+  /** A client begins to rely on every write that was completed for it, or ends that. */
+  believes(session: OracleSession, through: boolean): void {
+    this.tick += 1;
+    const begins = through && !session.believesThrough;
+    session.believesThrough = through;
+    if (!begins || this.#traits.ignoresFlush) return;
+    for (const op of this.#unstable) {
+      if (op.session !== session) continue;
+      this.#requireStable(op, 'P4: the guest was told that the cache is off');
+      op.guaranteed = true;
+      this.#unstable.delete(op);
+    }
+  }
+
   // Requests
 
   asked(op: Op): void {
@@ -187,7 +248,14 @@ export class Oracle {
 
   arrived(op: Op): void {
     this.tick += 1;
-    op.arrivedAt = this.tick;
+    if (op.answered) this.fail(`${op.text}: carried out again after its answer`);
+    // What a process did before it died counts no more.
+    op.parts = 0;
+    op.cameLoose = false;
+    op.leftLoose = false;
+    op.arrivedAt = Math.min(op.arrivedAt, this.tick);
+    op.lastArrivedAt = this.tick;
+    op.through = op.session.believesThrough;
     if (op.kind === 'flush') {
       op.session.firstFlushAt = Math.min(op.session.firstFlushAt, this.tick);
     }
@@ -220,19 +288,21 @@ export class Oracle {
     const why = this.#mustBeStable(op);
     if (why === null) {
       if (op.definite) this.#unstable.add(op);
-      if (!this.#isStable(op) && !this.#traits.recordsUnclean()) {
+      // What a failed sync took, and an operator accepted as lost, needs no record.
+      if (op.definite && !this.#isStable(op) && !this.#traits.recordsUnclean()) {
         this.fail(
           `P10: ${op.text} is acknowledged and unstable, and no state file would tell of a crash`,
         );
       }
       return;
     }
-    if (op.arrivedAt > this.#failedAt)
+    if (op.lastArrivedAt > this.#failedAt)
       this.fail(`P5: ${op.text} succeeded after a failed sync (${why})`);
     // Parked by `stop` with its data lost, and let go by an operator who accepted that.
     if (!op.definite && this.#resolvedAt > op.arrivedAt) return;
     this.#requireStable(op, why);
     op.guaranteed = true;
+    if (op.barrier) this.#settle(`P1: ${op.text} succeeded`, op.lastArrivedAt);
     if (op.fua) this.#judgeToldTruth(op);
   }
 
@@ -240,8 +310,11 @@ export class Oracle {
   #mustBeStable(op: Op): string | null {
     const { session } = op;
     if (op.fua) return 'P2: FUA';
+    if (op.barrier) return 'P2: a barrier';
+    if (op.through || session.believesThrough)
+      return 'P3: the guest was told that the cache is off';
     if (!session.flushes) return 'P9: the client was not given a flush';
-    if (this.#traits.untilFlush && op.arrivedAt < session.firstFlushAt) {
+    if (this.#traits.untilFlush && op.lastArrivedAt < session.firstFlushAt) {
       return 'P9: until-flush, and the session has not flushed';
     }
     if (op.parts > 0 && (!op.cameLoose || !op.leftLoose)) return 'P3: the write cache is off';
@@ -279,8 +352,9 @@ export class Oracle {
     }
     this.seen.flushed += 1;
     if (this.#traits.ignoresFlush) return;
-    if (op.arrivedAt > this.#failedAt) this.fail(`P5: ${op.text} succeeded after a failed sync`);
-    this.#settle(`P1: ${op.text} succeeded`, op.arrivedAt);
+    if (op.lastArrivedAt > this.#failedAt)
+      this.fail(`P5: ${op.text} succeeded after a failed sync`);
+    this.#settle(`P1: ${op.text} succeeded`, op.lastArrivedAt);
     this.#judgeToldTruth(op);
   }
 
@@ -386,6 +460,19 @@ export class Oracle {
     if (op.endedAt !== Infinity && !this.#traits.blind)
       this.fail(`P11: ${op.text} changes the disk after it is over`);
     if (op.arrivedAt === Infinity) this.fail(`${op.text} changes the disk before it has arrived`);
+    if (op.whole) this.#judgeOrder(op);
+  }
+
+  /** Barriers: what came before one is done before it, what came after it is done after it. */
+  #judgeOrder(op: Op): void {
+    if (op.lastArrivedAt < this.#lastBarrier) {
+      this.fail(`${op.text} changes the disk after a barrier that came after it`);
+    }
+    if (op.barrier && op.lastArrivedAt < this.#lastApplied) {
+      this.fail(`${op.text} changes the disk after what came after it`);
+    }
+    this.#lastApplied = Math.max(this.#lastApplied, op.lastArrivedAt);
+    if (op.barrier) this.#lastBarrier = Math.max(this.#lastBarrier, op.lastArrivedAt);
   }
 
   applied(id: number, sector: number, order: number): void {
@@ -443,12 +530,15 @@ export class Oracle {
   /** The process is gone: nothing it had taken goes on. */
   processEnded(): void {
     this.tick += 1;
-    for (const op of this.ops.values()) op.endedAt = Math.min(op.endedAt, this.tick);
+    for (const op of this.ops.values()) {
+      if (!op.session.survives) op.endedAt = Math.min(op.endedAt, this.tick);
+    }
     for (const session of this.#sessions) {
+      if (session.survives) continue;
       this.#mayHaveTold(session);
       session.goneAt = Math.min(session.goneAt, this.tick);
+      this.#sessions.delete(session);
     }
-    this.#sessions.clear();
     this.#checkImage('the page cache holds', (sector) => this.#media.cached(sector).op, false);
   }
 

@@ -3,13 +3,17 @@ import { DiskState, type PersistState } from '../../src/durability/disk-state.ts
 import { FlushDomain, type FlushDomainOptions } from '../../src/durability/flush-domain.ts';
 import { NbdConnection } from '../../src/protocols/nbd/connection.ts';
 import { NbdExport } from '../../src/protocols/nbd/export.ts';
+import type { BlkFaults } from './blk-tags.ts';
 import type { SimClock } from './clock.ts';
 import { PoisoningPool, SimReactor } from './clock.ts';
 import type { Media } from './media.ts';
 import { makePrng } from './media.ts';
+import type { Oracle } from './oracle.ts';
 import type { Scenario } from './scenario.ts';
 import { type DiskWatcher, type Flusher, SimDisk } from './sim-disk.ts';
 import type { SimStream } from './stream.ts';
+import type { VmWorld } from './vm-scenario.ts';
+import { VmServer } from './vm-server.ts';
 
 type MakeFlusher = (options: FlushDomainOptions) => Flusher;
 
@@ -24,6 +28,9 @@ export interface Faults {
   readonly forgetsPoison?: boolean;
   readonly toggleAnsweredEarly?: boolean;
   readonly hooks?: (hooks: DiskState['hooks']) => DiskState['hooks'];
+  /** Of the virtio side. */
+  readonly blk?: BlkFaults;
+  readonly tuneVms?: (world: VmWorld) => VmWorld;
   /** The oracle does not look at the drive, only at what clients and power cuts show. */
   readonly blind?: boolean;
   readonly tune?: (scenario: Scenario) => Scenario;
@@ -41,6 +48,8 @@ export interface ServerOptions {
   readonly generation: number;
   readonly persist: PersistState;
   readonly log: (line: string) => void;
+  /** Present: virtual machines are served, too. */
+  readonly vms?: { readonly world: VmWorld; readonly oracle: Oracle };
 }
 
 const PAGE_BYTES = 272 * 1024;
@@ -55,6 +64,8 @@ export class SimServer {
   readonly domain: FlushDomain | null;
   readonly connections = new Map<NbdConnection, SimStream>();
   stopping = false;
+  /** Null: there are no virtual machines in this world. */
+  readonly vms: VmServer | null;
   readonly #export: NbdExport;
   readonly #log: (line: string) => void;
   #allEnded: () => void = () => {};
@@ -98,6 +109,12 @@ export class SimServer {
     });
     const makeExport = faults.makeExport ?? ((disk: Disk) => new NbdExport('', 'simulated', disk));
     this.#export = makeExport(this.disk);
+    this.vms = options.vms === undefined ? null : new VmServer(this, options, options.vms);
+  }
+
+  /** As DataPlane does it for its faces. */
+  fence(): void {
+    this.#export.fenceGone();
   }
 
   accept(stream: SimStream): void {
@@ -126,6 +143,7 @@ export class SimServer {
       for (const connection of this.connections.keys()) connection.shutdown();
       await ended;
     }
+    await this.vms?.stop();
     let stable = true;
     try {
       await this.disk.close();
@@ -143,6 +161,7 @@ export class SimServer {
   /** The process is gone between two instructions. */
   kill(): void {
     this.reactor.kill();
+    this.vms?.kill();
     this.store.kill();
   }
 }

@@ -6,7 +6,7 @@ import { EXTENT } from '../../src/block/extents.ts';
 import { FLAG, type Io, type IoOwner, OP } from '../../src/block/io.ts';
 import { MAX_TRANSFER_BYTES } from '../../src/block/limits.ts';
 import type { AdmitOwner, SyncTarget } from '../../src/durability/flush-domain.ts';
-import { Chunk } from '../../src/protocols/nbd/request.ts';
+import { opOf } from './blk-tags.ts';
 import type { SimReactor } from './clock.ts';
 import { fillSector, type Media, readSector, SECTOR_BYTES, type SyncEnd } from './media.ts';
 
@@ -32,6 +32,8 @@ export interface DiskTraits {
   readonly readFails: number;
   readonly syncFails: number;
   readonly syncLies: number;
+  /** In place of the largest transfer there is. */
+  readonly maxTransferBytes?: number;
 }
 
 /** Told what happens at the disk, where it happens: the oracle's eyes on the inside. */
@@ -103,7 +105,7 @@ export class SimDisk implements BlockDevice, SyncTarget, AdmitOwner, IoOwner {
       sizeBytes: media.sectors * SECTOR_BYTES,
       blockBytes: SECTOR_BYTES,
       preferredBytes: 4096,
-      maxTransferBytes: MAX_TRANSFER_BYTES,
+      maxTransferBytes: traits.maxTransferBytes ?? MAX_TRANSFER_BYTES,
       readOnly: false,
       writeCache: true,
       ignoresFlush: false,
@@ -331,9 +333,4 @@ export class SimDisk implements BlockDevice, SyncTarget, AdmitOwner, IoOwner {
     }
     io.complete(null);
   }
-}
-
-/** The simulated client's number of the request that an Io is part of: its cookie. 0: none of a client's. */
-export function opOf(io: Io): number {
-  return io.context instanceof Chunk ? io.context.request.cookieLow : 0;
 }

@@ -3,19 +3,26 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { messageOf } from '../../src/base/errors.ts';
 import type { Prng } from '../../src/base/prng.ts';
+import { MAX_TRANSFER_BYTES } from '../../src/block/limits.ts';
 import { statePathOf, type StateRecord } from '../../src/durability/state-file.ts';
 import { CACHE_MODES } from '../../src/durability/modes.ts';
 import { ClientConnection, type ConnectionHost } from './client.ts';
 import { SimClock } from './clock.ts';
+import { Fleet, type FleetHost } from './fleet.ts';
+import { Killed } from './kill-points.ts';
 import { makePrng, Media } from './media.ts';
-import { Oracle, type OracleSession, Violation } from './oracle.ts';
+import { newSession, Oracle, Violation } from './oracle.ts';
 import { type ClientPlan, planScenario, type Scenario } from './scenario.ts';
 import { type Faults, SimServer } from './server.ts';
 import type { DiskWatcher } from './sim-disk.ts';
 import { SimStream } from './stream.ts';
+import { planVms, type VmWorld } from './vm-scenario.ts';
+import type { VmServer } from './vm-server.ts';
 
 export interface RunResult {
   readonly seed: number;
+  /** Requests of virtual machines that were answered; 0 in a world without. */
+  readonly guests: number;
   /** What was not kept, or null. */
   readonly violation: string | null;
   readonly seen: Oracle['seen'];
@@ -26,14 +33,20 @@ export interface RunResult {
 /** Turns of one run: far more than any needs. */
 const MAX_TURNS = 400_000;
 
+/** Who is in a world: clients of NBD alone, or virtual machines, too. */
+export type WorldKind = 'nbd' | 'vm';
+
 /** Runs one seed. `trace` gets a line for each thing that happens to the server as a whole. */
 export async function simulate(
   seed: number,
   faults: Faults = {},
   trace: (line: string) => void = () => {},
+  kind: WorldKind = 'nbd',
 ): Promise<RunResult> {
-  const planned = planScenario(seed);
-  const world = new World(faults.tune?.(planned) ?? planned, faults, trace);
+  const planned = kind === 'vm' ? planVms(seed) : { scenario: planScenario(seed), world: null };
+  const scenario = faults.tune?.(planned.scenario) ?? planned.scenario;
+  const vms = planned.world === null ? null : (faults.tuneVms?.(planned.world) ?? planned.world);
+  const world = new World(scenario, faults, trace, vms);
   let violation: string | null = null;
   try {
     await world.run();
@@ -43,7 +56,8 @@ export async function simulate(
     world.cleanUp();
   }
   const { turns, clock, oracle } = world;
-  return { seed, violation, seen: oracle.seen, turns, virtualMs: clock.nowMs() };
+  const { guests } = oracle;
+  return { seed, guests, violation, seen: oracle.seen, turns, virtualMs: clock.nowMs() };
 }
 
 function describe(error: unknown): string {
@@ -55,7 +69,7 @@ function describe(error: unknown): string {
 let worlds = 0;
 
 /** The host, its disk, its operator, and everybody who connects to the server on it. */
-class World implements ConnectionHost, DiskWatcher {
+class World implements ConnectionHost, DiskWatcher, FleetHost {
   readonly clock: SimClock;
   readonly prng: Prng;
   readonly oracle: Oracle;
@@ -80,8 +94,17 @@ class World implements ConnectionHost, DiskWatcher {
   /** A graceful stop is under way: promises must get their turn. */
   #awaiting = false;
   #done = false;
+  readonly ignoresFlush: boolean;
+  readonly maxTransferBytes: number;
+  readonly #vms: VmWorld | null;
+  readonly #fleet: Fleet | null;
 
-  constructor(scenario: Scenario, faults: Faults, trace: (line: string) => void) {
+  constructor(
+    scenario: Scenario,
+    faults: Faults,
+    trace: (line: string) => void,
+    vms: VmWorld | null,
+  ) {
     this.#scenario = scenario;
     this.#faults = faults;
     this.#trace = (line) => trace(`${this.clock.nowMs().toFixed(2)} ${line}`);
@@ -98,6 +121,10 @@ class World implements ConnectionHost, DiskWatcher {
       recordsPoison: () => (this.#persisted?.poisoned ?? null) !== null,
       recordsUnclean: () => this.#persisted !== null && !this.#persisted.clean,
     });
+    this.ignoresFlush = mode.ignoreFlush;
+    this.maxTransferBytes = scenario.disk.maxTransferBytes ?? MAX_TRANSFER_BYTES;
+    this.#vms = vms;
+    this.#fleet = vms === null ? null : new Fleet(this, vms);
     worlds += 1;
     this.#statePath = statePathOf(join(tmpdir(), `holdfast-sim-${process.pid}-${worlds}`));
   }
@@ -108,6 +135,7 @@ class World implements ConnectionHost, DiskWatcher {
     for (const plan of this.#scenario.clients) {
       for (let i = 0; i < plan.connections; i += 1) this.#connect(plan);
     }
+    this.#fleet?.start();
     this.#planChaos();
     await this.#turn();
     this.#settled();
@@ -143,10 +171,26 @@ class World implements ConnectionHost, DiskWatcher {
     this.later(ms, () => this.#connect(plan));
   }
 
+  // FleetHost
+
+  nextSession(): number {
+    this.#sessions += 1;
+    return this.#sessions;
+  }
+
+  server(): VmServer | null {
+    const server = this.#server;
+    return server === null || server.stopping ? null : server.vms;
+  }
+
+  trace(line: string): void {
+    this.#trace(line);
+  }
+
   // DiskWatcher
 
   submitted(op: number): void {
-    this.oracle.partCame(op);
+    if (!this.oracle.submitsAtSession) this.oracle.partCame(op);
   }
 
   applying(op: number): void {
@@ -176,15 +220,29 @@ class World implements ConnectionHost, DiskWatcher {
   async #turn(): Promise<void> {
     for (;;) {
       if (this.#awaiting) await new Promise(setImmediate);
-      if (!this.clock.step()) {
+      if (!this.#step()) {
         if (!this.#awaiting) return;
         await new Promise(setImmediate);
-        if (!this.clock.step() && this.#awaiting)
-          this.oracle.fail('hang: the server does not stop');
+        if (!this.#step() && this.#awaiting) this.oracle.fail('hang: the server does not stop');
       }
       this.turns += 1;
       if (this.turns > MAX_TURNS) this.oracle.fail('a run without an end');
       if (this.oracle.failure !== null) throw this.oracle.failure;
+    }
+  }
+
+  /** A turn of everybody's. False: nothing will ever happen again. */
+  #step(): boolean {
+    try {
+      const happened = this.clock.step();
+      this.#server?.vms?.sharing.turn();
+      return happened;
+    } catch (error) {
+      if (!(error instanceof Killed)) throw error;
+      this.#trace(error.message);
+      this.#kill();
+      this.#bootLater();
+      return true;
     }
   }
 
@@ -202,6 +260,8 @@ class World implements ConnectionHost, DiskWatcher {
     }
     if (this.#live.size > 0)
       this.oracle.fail(`hang: ${this.#live.size} connections wait for nothing`);
+    const vms = this.#fleet?.count ?? 0;
+    if (vms > 0) this.oracle.fail(`hang: ${vms} virtual machines wait for nothing`);
     this.#nothingHeld();
   }
 
@@ -214,6 +274,8 @@ class World implements ConnectionHost, DiskWatcher {
     if (reactor.pool.inUse > 0) {
       this.oracle.fail(`leak: ${reactor.pool.inUse} pages are held, and nobody is connected`);
     }
+    const leaks = server.vms?.leaks ?? '';
+    if (leaks !== '') this.oracle.fail(`leak: ${leaks}, and nobody is connected`);
   }
 
   /** A clean stop or none, then a power cut: what is left then is judged. */
@@ -244,6 +306,7 @@ class World implements ConnectionHost, DiskWatcher {
       generation: this.#generation,
       persist: (_path, record, done) => this.#persist(record, done),
       log: (line) => this.#trace(`server: ${line}`),
+      ...(this.#vms === null ? {} : { vms: { world: this.#vms, oracle: this.oracle } }),
     });
     const mode = CACHE_MODES[this.#scenario.mode];
     this.oracle.writeCache = mode.writeCache;
@@ -296,6 +359,7 @@ class World implements ConnectionHost, DiskWatcher {
   #hostCrash(): void {
     this.#kill();
     this.#trace('the host loses power');
+    this.#fleet?.crash();
     this.oracle.hostCrashes();
     this.#media.crash();
     this.#boots += 1;
@@ -434,15 +498,12 @@ class World implements ConnectionHost, DiskWatcher {
       return;
     }
     this.#sessions += 1;
-    const session: OracleSession = {
+    const session = newSession({
       id: this.#sessions,
       peerKey: plan.host.replace(/^tcp /, ''),
       resumable: plan.resumable,
       flushes: true,
-      goneAt: Infinity,
-      goArrivedAt: Infinity,
-      firstFlushAt: Infinity,
-    };
+    });
     const connection = new ClientConnection(this, plan.traits, session);
     const peer = plan.host === 'unix' ? 'unix' : `${plan.host}:${40000 + this.#sessions}`;
     connection.stream = new SimStream(

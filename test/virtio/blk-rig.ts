@@ -257,12 +257,13 @@ export class BlkRig implements QueueHost {
     this.#block = other.#block;
   }
 
-  /** Starts a driver and, when it may begin, gives it a new queue. */
-  start(negotiated: bigint = MODERN): this {
-    this.device.start(negotiated, () => {
+  /** Starts a driver, one of before unless `fresh`, and, when it may begin, gives it a new queue. */
+  start(negotiated: bigint = MODERN, fresh = false): this {
+    const ready = (): void => {
       this.queue = new FakeQueue();
       this.worker = this.device.attach(0, this.queue, this);
-    });
+    };
+    this.device.start(negotiated, ready, fresh);
     return this;
   }
 

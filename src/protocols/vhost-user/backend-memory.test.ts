@@ -209,10 +209,12 @@ for (const [format, features, partBytes] of INFLIGHT_FORMATS) {
 
     const second = new Rig(new FakeDevice(), sharing);
     second.negotiate(features);
+    assert.equal(first.device.startedFresh, true);
     second.ok(VHOST_USER.SET_INFLIGHT_FD, encodeInflight(description), [fd]);
     second.ok(VHOST_USER.SET_MEM_TABLE, encodeMemoryTable([guest.region]), [guest.fd]);
     // QEMU goes by the used index: split 1; packed entry 1 of the first round, for both.
     const successor = guest.follow(second, queue, format === 'split' ? 1 : 0x80018001);
+    assert.equal(second.device.startedFresh, false);
     assert.deepEqual(second.device.executed, [2, 3]);
     assert.deepEqual(successor.used(), lost);
     successor.submit(4);
@@ -236,13 +238,28 @@ test('an in-flight region is of the asked number and size of queues, or refused'
     { ...description, queueSize: 0 },
   ];
   assert.equal(rig.ack(VHOST_USER.SET_INFLIGHT_FD, encodeInflight(wrong[0] as never), [fd]), 1n);
-  for (const bad of [...wrong.slice(1), { ...description, mmapOffset: 4096 }]) {
+  const unmappable = { ...description, mmapOffset: 4096 };
+  const short = { ...description, mmapSize: description.mmapSize - 64 };
+  for (const bad of [...wrong.slice(1), unmappable, short]) {
     const other = new Rig(new FakeDevice(), rig.sharing);
     other.negotiate();
     assert.equal(other.ack(VHOST_USER.SET_INFLIGHT_FD, encodeInflight(bad), [fd]), 1n);
     assert.ok(other.closed);
     assert.equal(other.logged.length, 1);
   }
+  rig.leave();
+});
+
+test('a ring beyond the queues of the in-flight region is broken, however long the memory is', () => {
+  const rig = new Rig();
+  rig.negotiate();
+  const guest = new Guest(rig);
+  guest.share();
+  const fd = rig.own(rig.sharing.memory(8192));
+  const one = { mmapSize: 8192, mmapOffset: 0, numQueues: 1, queueSize: 8 };
+  rig.ok(VHOST_USER.SET_INFLIGHT_FD, encodeInflight(one), [fd]);
+  guest.queue(1).start();
+  assert.match(rig.logged[0] as string, /ring 1: the in-flight region is for 1 queues of 8/);
   rig.leave();
 });
 
@@ -258,9 +275,7 @@ test('a reset drops the in-flight region: another driver has nothing in flight',
   rig.ok(VHOST_USER.SET_FEATURES, encodeU64(SPLIT_FEATURES));
   // A region that is too small for the ring.
   askInflight(rig, 1, 4);
-  const queue = guest.queue(0);
-  queue.describe();
-  queue.start();
+  guest.queue(0).start();
   assert.match(rig.logged[0] as string, /in-flight region is for 1 queues of 4/);
   rig.leave();
 });

@@ -115,6 +115,10 @@ for (const [format, features] of FORMATS) {
     assert.deepEqual(rig.device.executed, [5]);
     assert.equal(queue.used().length, 1);
     assert.equal(rig.sharing.leaks.watches, 0);
+    assert.ok(!rig.sharing.asleep);
+    // With one it is rung for.
+    rig.ok(VHOST_USER.SET_VRING_KICK, encodeVringDescriptor(queue.named()), [queue.kick]);
+    assert.ok(rig.sharing.asleep);
     rig.leave();
   });
 }
@@ -218,7 +222,38 @@ test('a reset stops all rings and forgets all but memory; QEMU 7.2 asks for the 
 
   rig.ok(VHOST_USER.RESET_DEVICE);
   assert.equal(rig.device.calls.at(-1), 'reset');
+  // Disabled it is again, until it is enabled.
+  rig.ok(VHOST_USER.SET_FEATURES, encodeU64(SPLIT_FEATURES));
+  const last = guest.queue();
+  last.describe();
+  rig.ok(VHOST_USER.SET_VRING_KICK, encodeVringDescriptor(last.named()), [last.kick]);
+  last.submit(4);
+  rig.sharing.run();
+  assert.deepEqual(rig.device.executed, [1, 2, 3]);
+  last.enable(true);
+  assert.deepEqual(rig.device.executed, [1, 2, 3, 4]);
   rig.leave();
+});
+
+test('a driver is fresh when its rings begin, and not when one of them goes on', () => {
+  for (const [features, beginning, later] of [
+    [SPLIT_FEATURES, 0, 0x10000 + 7],
+    [PACKED_FEATURES, 0x80008000, 0x00038003],
+    // As front-ends say it that know of 16 bits only.
+    [PACKED_FEATURES, 0x8000, 0x8003],
+  ] as const) {
+    for (const [first, second] of [
+      [beginning, beginning],
+      [later, beginning],
+      [beginning, later],
+    ] as const) {
+      const { rig, guest } = connected(features);
+      guest.queue(1).describe(second);
+      guest.queue(0).start(first);
+      assert.equal(rig.device.startedFresh, first === beginning && second === beginning);
+      rig.leave();
+    }
+  }
 });
 
 test('a ring that its driver breaks is let go of: error descriptor, status, one line', () => {
@@ -227,14 +262,20 @@ test('a ring that its driver breaks is let go of: error descriptor, status, one 
   const other = guest.queue(1);
   queue.start();
   other.start();
-  // An available entry that names no descriptor.
+  // One chain is under way when an available entry names no descriptor.
+  rig.device.hold = true;
+  queue.submit(1);
+  rig.sharing.run();
   const { driver } = queue.driver.places;
-  driver.region.view.setUint16(driver.start + 4, 200, true);
-  driver.region.view.setUint16(driver.start + 2, 1, true);
+  driver.region.view.setUint16(driver.start + 6, 200, true);
+  driver.region.view.setUint16(driver.start + 2, 2, true);
   rig.sharing.signal(queue.kick);
   rig.sharing.run();
   assert.equal(rig.logged.length, 1);
   assert.match(rig.logged[0] as string, /^unix \/run\/x.sock: front-end: ring 0: .*needs a reset$/);
+  assert.ok(!rig.device.calls.includes('detach 0'), 'the chain is still under way');
+  rig.device.hold = false;
+  rig.device.release();
   assert.equal(rig.sharing.rings(queue.err), 1);
   const needsReset = BigInt(VIRTIO_CONFIG_S.DEVICE_NEEDS_RESET);
   assert.equal(rig.u64(VHOST_USER.GET_STATUS), needsReset);
@@ -242,7 +283,7 @@ test('a ring that its driver breaks is let go of: error descriptor, status, one 
   // Others go on.
   other.submit(4);
   rig.sharing.run();
-  assert.deepEqual(rig.device.executed, [4]);
+  assert.deepEqual(rig.device.executed, [1, 4]);
   queue.enable(false);
   queue.enable(true);
   assert.equal(rig.device.calls.filter((call) => call === 'attach 0').length, 1);
@@ -254,7 +295,7 @@ test('a ring that its driver breaks is let go of: error descriptor, status, one 
   again.start();
   again.submit(5);
   rig.sharing.run();
-  assert.deepEqual(rig.device.executed, [4, 5]);
+  assert.deepEqual(rig.device.executed, [1, 4, 5]);
   rig.leave();
 });
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { VIRTIO_CONFIG_S, VIRTIO_F } from '../virtio/virtio.ts';
-import { MAX_MEMORY_SLOTS, MAX_REFUSALS } from './limits.ts';
+import { MAX_MEMORY_SLOTS, MAX_REFUSALS, MAX_WAITING_BYTES } from './limits.ts';
 import { ALL_PROTOCOL_FEATURES, bit, FakeDevice, Guest, Rig, SPLIT_FEATURES } from './test-rig.ts';
 import {
   decodeConfig,
@@ -86,6 +86,12 @@ test('unknown requests: not zero where an answer was asked for, the end of the c
   assert.ok(silent.closed);
   assert.deepEqual(silent.logged, ['unix /run/x.sock: front-end: SEND_RARP: is not offered']);
   silent.leave();
+
+  // The flag means nothing without REPLY_ACK.
+  const early = new Rig();
+  assert.deepEqual(early.send(99, IDLE, [], VHOST_USER_NEED_REPLY_MASK), []);
+  assert.ok(early.closed);
+  early.leave();
 });
 
 test('a front-end that is refused again and again is sent away', () => {
@@ -163,8 +169,14 @@ test('a configuration write is answered when it holds, and holds the next messag
   assert.deepEqual(rig.send(VHOST_USER.SET_CONFIG, write, [], VHOST_USER_NEED_REPLY_MASK), []);
   assert.deepEqual(rig.send(VHOST_USER.GET_QUEUE_NUM), []);
   assert.equal(rig.device.config[32], 32);
+  // Nothing more is received meanwhile: else all this would be too much.
+  for (let i = 0; i < MAX_WAITING_BYTES / 1024; i += 1) {
+    rig.rawLater(encodeMessage(VHOST_USER.SET_OWNER, 0, new Uint8Array(2048)), []);
+  }
+  rig.sharing.run();
   rig.device.finishWrite();
   assert.equal(rig.device.config[32], 1);
+  rig.sharing.pieceBytes = () => 4096;
   rig.sharing.run();
   assert.deepEqual(
     rig.replies.map(({ request }) => request),
@@ -253,6 +265,43 @@ test('configuration changes are told between messages, while the device runs', (
   rig.leave();
 });
 
+test('without its channel a configuration change is kept for the next one', () => {
+  const rig = new Rig();
+  rig.negotiate();
+  const guest = new Guest(rig);
+  guest.share();
+  guest.queue().start();
+  const channels = [rig.channel(), rig.channel()] as const;
+  rig.ok(VHOST_USER.SET_BACKEND_REQ_FD, IDLE, [channels[0].fd]);
+  channels[0].close();
+  rig.sharing.run();
+  rig.device.onConfigChange?.();
+  rig.sharing.run();
+  rig.ok(VHOST_USER.SET_BACKEND_REQ_FD, IDLE, [channels[1].fd]);
+  rig.sharing.run();
+  assert.deepEqual(channels[1].told, ['020000000100000000000000']);
+  rig.leave();
+});
+
+test('a configuration change waits for the device to become ready, whatever the front-end says or not', () => {
+  const device = new FakeDevice();
+  device.slow = true;
+  const rig = new Rig(device);
+  rig.negotiate();
+  const guest = new Guest(rig);
+  guest.share();
+  const { fd, told } = rig.channel();
+  rig.ok(VHOST_USER.SET_BACKEND_REQ_FD, IDLE, [fd]);
+  guest.queue().start();
+  device.onConfigChange?.();
+  rig.sharing.run();
+  assert.deepEqual(told, []);
+  device.becomeReady();
+  rig.sharing.run();
+  assert.deepEqual(told, ['020000000100000000000000']);
+  rig.leave();
+});
+
 test('messages with the wrong number of descriptors end the connection', () => {
   const cases: [number, Uint8Array, number][] = [
     [VHOST_USER.SET_VRING_KICK, encodeVringDescriptor({ index: 0, absent: false }), 0],
@@ -306,6 +355,8 @@ test('the server stops: what is in flight is done and seen, then the socket is c
   assert.deepEqual(rig.device.executed, [7]);
   rig.backend.shutdown();
   rig.backend.shutdown();
+  // Somebody may have kept it back until now.
+  rig.backend.received(encodeMessage(99, 0), [rig.sharing.eventfd()]);
   queue.submit(8);
   rig.sharing.run();
   assert.equal(rig.ended, 0);
@@ -367,6 +418,9 @@ test('a device that is not ready yet keeps its rings waiting, not its front-end'
   device.becomeReady();
   rig.sharing.run();
   assert.deepEqual(device.calls.slice(1), ['attach 0', 'detach 0', 'reset', start, 'reset']);
+  rig.ok(VHOST_USER.SET_FEATURES, encodeU64(SPLIT_FEATURES));
+  guest.queue().start();
+  assert.equal(device.calls.at(-1), start);
   rig.leave();
 });
 

@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { ConfigError, messageOf } from '../../base/errors.ts';
 import { letEventLoopRun } from '../../base/event-loop.ts';
 import { Region } from '../../block/memory.ts';
@@ -52,6 +51,9 @@ export interface BlkOptions {
   /** How long the back-end may take for an answer. Default 10 seconds. */
   readonly timeoutMs?: number;
 }
+
+/** What the driver needs of a reactor; simulations have one of their own. */
+export type BlkReactor = Pick<Reactor, 'sharing' | 'defer' | 'nowMs' | 'after'>;
 
 /** Who is told what becomes of the connection. */
 export interface LinkUser {
@@ -117,7 +119,7 @@ export class BlkLink {
   readonly queues: BlkQueue[] = [];
   readonly places: RequestPlace[] = [];
   readonly #rings: { descriptors: Place; driver: Place; device: Place }[] = [];
-  readonly #reactor: Reactor;
+  readonly #reactor: BlkReactor;
   readonly #path: string;
   readonly #options: BlkOptions;
   #user: LinkUser | null = null;
@@ -125,7 +127,7 @@ export class BlkLink {
   #closed = false;
   #reconnecting = false;
 
-  private constructor(reactor: Reactor, sharing: Sharing, path: string, options: BlkOptions) {
+  private constructor(reactor: BlkReactor, sharing: Sharing, path: string, options: BlkOptions) {
     this.name = `vhost-user-blk:${path}`;
     this.sharing = sharing;
     this.#reactor = reactor;
@@ -135,7 +137,7 @@ export class BlkLink {
 
   /** Connects, negotiates, shares memory and starts the rings. */
   static async open(
-    reactor: Reactor,
+    reactor: BlkReactor,
     sharing: Sharing,
     path: string,
     options: BlkOptions,
@@ -246,6 +248,8 @@ export class BlkLink {
         'is it a block device? protocol feature CONFIG is needed',
       );
     }
+    // "Reset the device" is what a driver begins with [virtio 3.1.1]: what one before it knew is forgotten.
+    await frontend.setStatus(0);
     await this.#setFeatures(features);
     this.features = features;
     this.#config = await this.#readConfig();
@@ -417,11 +421,18 @@ export class BlkLink {
         this.#frontend = null;
         frontend?.close();
       }
-      const pause = sleep(RECONNECT_PAUSE_MS);
-      letEventLoopRun();
-      await pause;
+      await this.#pause(RECONNECT_PAUSE_MS);
     }
     throw new Error(`${reason}; no back-end for ${forMs} ms since: ${why}`);
+  }
+
+  #pause(forMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      this.#reactor.after(forMs, () => {
+        letEventLoopRun();
+        resolve();
+      });
+    });
   }
 
   async #resume(): Promise<void> {

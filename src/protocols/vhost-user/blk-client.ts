@@ -4,7 +4,6 @@ import type { BlockDevice, DeviceInfo } from '../../block/device.ts';
 import type { BlockErrorCode } from '../../block/errors.ts';
 import { FLAG, type Io, OP } from '../../block/io.ts';
 import type { Region } from '../../block/memory.ts';
-import type { Reactor } from '../../reactor/reactor.ts';
 import type { Poller } from '../../reactor/sharing.ts';
 import { Fifo } from '../nbd/fifo.ts';
 import { VIRTIO_BLK_CONFIG } from '../virtio/blk.ts';
@@ -15,18 +14,18 @@ import {
   describeBlk,
   isWriteBack,
 } from './blk-client-config.ts';
-import { BlkLink, type BlkOptions, type LinkUser } from './blk-client-link.ts';
+import { BlkLink, type BlkOptions, type BlkReactor, type LinkUser } from './blk-client-link.ts';
 import type { BlkQueue } from './blk-client-queue.ts';
 import { BlkRequest, type BlkTerms } from './blk-client-request.ts';
 
-export type { BlkOptions } from './blk-client-link.ts';
+export type { BlkOptions, BlkReactor } from './blk-client-link.ts';
 
 /**
  * Connects to a vhost-user-blk back-end that listens at `path`, as a driver of its disk. Needs a reactor with `sharing`.
  * Rejects with a ConfigError that names the path and says what went wrong.
  */
 export async function connectVhostUserBlk(
-  reactor: Reactor,
+  reactor: BlkReactor,
   path: string,
   options: BlkOptions = {},
 ): Promise<VhostUserBlkDevice> {
@@ -62,7 +61,7 @@ export async function connectVhostUserBlk(
 export class VhostUserBlkDevice implements BlockDevice, Poller, LinkUser {
   #info: DeviceInfo;
   #config: BlkConfig;
-  readonly #reactor: Reactor;
+  readonly #reactor: BlkReactor;
   readonly #link: BlkLink;
   readonly #terms: BlkTerms;
   readonly #queues: readonly BlkQueue[];
@@ -86,7 +85,7 @@ export class VhostUserBlkDevice implements BlockDevice, Poller, LinkUser {
   #drained: (() => void) | null = null;
 
   /** Use `connectVhostUserBlk`. */
-  constructor(reactor: Reactor, link: BlkLink, options: BlkOptions) {
+  constructor(reactor: BlkReactor, link: BlkLink, options: BlkOptions) {
     this.#reactor = reactor;
     this.#link = link;
     this.#config = link.config;

@@ -8,6 +8,8 @@ import { INFLIGHT_ALIGNMENT } from './limits.ts';
 import type { InflightDescription } from './wire.ts';
 
 const SPEC = 'Inflight I/O tracking';
+/** Of `version` in a queue's part, split or packed. */
+const VERSION_OFFSET = 8;
 
 /** The memory that outlives us and says which requests are in flight [vhost-user "Inflight I/O tracking"]. */
 export class InflightArea {
@@ -60,6 +62,16 @@ export class InflightArea {
       );
     }
     return { region: this.#shared.region, start };
+  }
+
+  /** Whether a queue has ever used it: the version of its part is not 0. */
+  isUsed(packed: boolean): boolean {
+    const { view, bytes } = this.#shared.region;
+    const stride = partBytes(this.#queueSize, packed);
+    for (let i = 0; i < this.#numQueues && (i + 1) * stride <= bytes.length; i += 1) {
+      if (view.getUint16(i * stride + VERSION_OFFSET, true) !== 0) return true;
+    }
+    return false;
   }
 
   /** No queue uses it any more. */

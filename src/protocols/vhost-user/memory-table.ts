@@ -82,7 +82,7 @@ export class MemoryTable {
   #map(description: RegionDescription, descriptor: number): Mapped {
     const { guestAddress, userAddress, sizeBytes, mmapOffset } = description;
     const largest = Math.max(guestAddress, userAddress, mmapOffset);
-    if (sizeBytes === 0 || largest + sizeBytes > MAX_ADDRESS) {
+    if (largest + sizeBytes > MAX_ADDRESS) {
       throw new ProtocolError(`a memory region of ${sizeBytes} bytes at ${guestAddress}`, SPEC);
     }
     return { description, shared: this.#sharing.map(descriptor, sizeBytes, mmapOffset) };

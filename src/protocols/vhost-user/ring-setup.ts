@@ -56,6 +56,12 @@ export function openQueue(setup: RingSetup): Virtqueue {
   });
 }
 
+/** Whether a base, as SET_VRING_BASE says it, is that of a ring that nobody has used; null: none was said. */
+export function isBeginning(base: number | null, packed: boolean): boolean {
+  if (base === null) return true;
+  return packed ? packedBase(base) === PACKED_BEGINNING : (base & 0xffff) === 0;
+}
+
 /**
  * Front-ends that know of 16 bits only (DPDK's) give the available index and its wrap counter; the used index is the
  * same, for nothing is in flight when a ring is set up.

@@ -3,9 +3,9 @@ import { ProtocolError } from '../../base/errors.ts';
 import type { Poller, Sharing } from '../../reactor/sharing.ts';
 import type { QueueWorker, VirtioDevice } from '../virtio/device.ts';
 import type { GuestMemory } from '../virtio/guest-memory.ts';
-import { hasFeature } from '../virtio/virtio.ts';
+import { hasFeature, VIRTIO_F } from '../virtio/virtio.ts';
 import type { InflightArea } from './inflight.ts';
-import { openQueue } from './ring-setup.ts';
+import { isBeginning, openQueue } from './ring-setup.ts';
 import { Vring } from './vring.ts';
 import { VHOST_USER_F_PROTOCOL_FEATURES } from './wire.ts';
 
@@ -167,6 +167,7 @@ export class Rings implements Poller {
   /** The connection is over. `done` when nothing is touched any more; all descriptors are closed. */
   end(done: () => void): void {
     this.#ended = true;
+    this.#context.device.leave();
     this.detachAll(() => {
       for (const vring of this.vrings) vring.close();
       this.dropInflight();
@@ -199,13 +200,21 @@ export class Rings implements Poller {
     this.#startingWith = features;
     this.#starts += 1;
     const start = this.#starts;
-    this.#context.device.start(features & NO_PROTOCOL_FEATURES, () => {
-      if (this.#ended || this.#starts !== start) return;
+    const ready = (): void => {
+      if (this.#starts !== start) return;
       this.#startingWith = null;
       this.#startedWith = features;
       this.resume();
       this.#context.running();
-    });
+    };
+    this.#context.device.start(features & NO_PROTOCOL_FEATURES, ready, this.#isFresh(features));
+  }
+
+  /** All that is known of the rings is that they begin. */
+  #isFresh(features: bigint): boolean {
+    const packed = hasFeature(features, VIRTIO_F.RING_PACKED);
+    if (this.inflight?.isUsed(packed) === true) return false;
+    return this.vrings.every(({ base }) => isBeginning(base, packed));
   }
 
   #attach(vring: Vring, features: bigint): string | null {

@@ -64,12 +64,16 @@ export class FakeDevice implements VirtioDevice {
   readonly calls: string[] = [];
   /** Chains are held until `release`. */
   hold = false;
+  /** The front-end is gone, or is let go. */
+  left = false;
   /** `start` is ready only at `becomeReady`. */
   slow = false;
   /** Configuration writes are done at `finishWrite`. */
   slowWrites = false;
   /** The first two bytes of every chain's readable part: what was executed, in order. */
   readonly executed: number[] = [];
+  /** Of the last start. */
+  startedFresh: boolean | null = null;
   readonly workers = new Set<FakeWorker>();
   #ready: (() => void)[] = [];
   #writes: (() => void)[] = [];
@@ -100,9 +104,10 @@ export class FakeDevice implements VirtioDevice {
     for (const finish of this.#writes.splice(0)) finish();
   }
 
-  start(features: bigint, ready: () => void): void {
+  start(features: bigint, ready: () => void, fresh: boolean): void {
     assert.equal(this.workers.size, 0, 'started with queues attached');
     this.calls.push(`start ${features.toString(16)}`);
+    this.startedFresh = fresh;
     if (this.slow) this.#ready.push(ready);
     else ready();
   }
@@ -124,7 +129,12 @@ export class FakeDevice implements VirtioDevice {
     done();
   }
 
+  leave(): void {
+    this.left = true;
+  }
+
   end(): void {
+    assert.ok(this.left, 'ended before it was left');
     assert.equal(this.workers.size, 0, 'ended with queues attached');
     this.calls.push('end');
   }
@@ -253,7 +263,7 @@ export class Rig {
   }
 
   /** The far end of a new back-end channel, and what comes out of the near one. */
-  channel(): { fd: number; told: string[] } {
+  channel(): { fd: number; told: string[]; close(): void } {
     const [socket, far] = this.sharing.pair();
     const told: string[] = [];
     socket.owner = {
@@ -261,7 +271,7 @@ export class Rig {
       ended: () => told.push('ended'),
     };
     this.#channels.push(socket);
-    return { fd: this.own(far), told };
+    return { fd: this.own(far), told, close: () => socket.close() };
   }
 
   /** Marks a descriptor as the front-end's: `leave` closes it. */

@@ -184,6 +184,11 @@ export class FakeSharing implements Sharing {
     }
   }
 
+  /** Whether every poller has to be rung. */
+  get asleep(): boolean {
+    return this.#armed.size === this.#pollers.size;
+  }
+
   #turnSoon(): void {
     if (this.#turnDue) return;
     this.#turnDue = true;

@@ -376,6 +376,22 @@ test('a driver that was there before us may believe in a 0 of our predecessor’
   assert.equal(at.completesUnstable(), true);
 });
 
+test('a driver whose rings begin was not there before us: what it was told on this connection is what it believes', () => {
+  const told = new BlkRig();
+  assert.equal(told.readWriteback(), 1);
+  assert.equal(told.start(BOTH, true).completesUnstable(), true);
+  const untold = new BlkRig().start(BOTH, true);
+  assert.equal(untold.completesUnstable(), false, 'nobody has told it that there is a cache');
+  const off = new BlkRig();
+  off.writeWriteback(0);
+  off.store.settle();
+  assert.equal(
+    off.start(BOTH, true).completesUnstable(),
+    false,
+    'a legacy driver has switched it off',
+  );
+});
+
 test('until-flush begins anew with every driver (P9)', () => {
   const at = booted(MODERN, { mode: 'until-flush' });
   assert.equal(at.completesUnstable(), false);

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { BlkRig, features, MODERN } from '../../../test/virtio/blk-rig.ts';
 import { CACHE_MODES, type CacheMode } from '../../durability/modes.ts';
+import { VirtioBlk } from './blk-device.ts';
 import { VIRTIO_BLK_CONFIG, VIRTIO_BLK_CONFIG_BYTES, VIRTIO_BLK_F, VIRTIO_BLK_T } from './blk.ts';
 import { hasFeature } from './virtio.ts';
 
@@ -100,6 +101,40 @@ test('P11: a driver may begin when what its predecessor left behind is finished'
   assert.equal(sent.status, 0);
 });
 
+test('P11: a front-end is gone while requests are in flight: whoever comes to the disk waits for them', () => {
+  const at = new BlkRig().start();
+  const { sent } = at.write();
+  at.device.leave();
+  let served = false;
+  at.disk.openSession({ flushes: true }, () => (served = true));
+  assert.ok(!served && !sent.visible);
+  at.store.settle();
+  at.turn();
+  assert.ok(served && sent.visible);
+  at.stop();
+  at.device.end();
+});
+
+test('P11: who is gone is looked for before a driver gets its session', () => {
+  const { disk } = new BlkRig();
+  const order: string[] = [];
+  disk.openSession({ flushes: true }, (gone) => {
+    const device = new VirtioBlk(disk, {
+      serial: '',
+      queues: 1,
+      offerFua: false,
+      log: () => {},
+      defer: (callback) => callback(),
+      fence: () => {
+        order.push('fenced');
+        gone.end();
+      },
+    });
+    device.start(MODERN, () => order.push('ready'), true);
+  });
+  assert.deepEqual(order, ['fenced', 'ready']);
+});
+
 test('P11: who was to begin and was reset, or is gone, begins no more, and holds up nobody', () => {
   for (const how of ['reset', 'end', 'start'] as const) {
     const first = new BlkRig().start(features(F.FLUSH));
@@ -107,12 +142,13 @@ test('P11: who was to begin and was reset, or is gone, begins no more, and holds
     first.device.end();
     const second = new BlkRig({ disk: first.disk });
     let ready = 0;
-    second.device.start(MODERN, () => {
+    const begin = (): void => {
       ready += 1;
-    });
+    };
+    second.device.start(MODERN, begin, false);
     if (how === 'reset') second.device.reset(() => {});
     else if (how === 'end') second.device.end();
-    else second.device.start(MODERN, () => (ready += 10));
+    else second.device.start(MODERN, () => (ready += 10), false);
     first.store.settle();
     assert.equal(ready, how === 'start' ? 10 : 0);
     second.device.end();

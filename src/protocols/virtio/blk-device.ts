@@ -27,6 +27,8 @@ export interface VirtioBlkOptions {
   readonly log: (line: string) => void;
   /** Runs a call-back after the current batch (Reactor.defer). */
   readonly defer: (callback: () => void) => void;
+  /** Called before a driver gets its session: whoever of the disk's clients is gone is ended (P11). */
+  readonly fence?: () => void;
 }
 
 /**
@@ -112,15 +114,16 @@ export class VirtioBlk implements VirtioDevice {
     });
   }
 
-  start(features: bigint, ready: () => void): void {
+  start(features: bigint, ready: () => void, fresh: boolean): void {
     const another = this.#features !== null && this.#features !== features;
-    this.#writeback.driverBegins(another);
+    this.#writeback.driverBegins(another || fresh);
     this.#features = features;
     this.#listen();
     this.#endSession();
     const life = this.#life;
     const open = (): void => {
       const flushes = hasFeature(features, VIRTIO_BLK_F.FLUSH);
+      this.#options.fence?.();
       this.#disk.openSession({ flushes }, (session) => {
         if (this.#life !== life) {
           session.end();
@@ -166,6 +169,10 @@ export class VirtioBlk implements VirtioDevice {
       this.#announce();
       done();
     });
+  }
+
+  leave(): void {
+    this.#session?.leave();
   }
 
   end(): void {

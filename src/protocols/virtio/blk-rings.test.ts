@@ -52,7 +52,11 @@ class RingRig {
     };
     const queue = format === 'split' ? new SplitQueue(options) : new PackedQueue(options);
     const workers: QueueWorker[] = [];
-    this.at.device.start(MODERN, () => workers.push(this.at.device.attach(0, queue, this.at)));
+    this.at.device.start(
+      MODERN,
+      () => workers.push(this.at.device.attach(0, queue, this.at)),
+      true,
+    );
     this.#worker = workers[0] as QueueWorker;
   }
 

@@ -59,7 +59,7 @@ export class WritebackByte {
     this.#reset = true;
   }
 
-  /** A driver begins, the one of before or `another`. */
+  /** A driver begins: the one of before, or `another`, which knows nothing but what the front-end tells it. */
   driverBegins(another: boolean): void {
     if (another || this.#reset) this.#driver = this.#copy ?? 'off';
     this.#reset = false;

@@ -50,13 +50,19 @@ export interface VirtioDevice {
   writeConfig(offset: number, bytes: Uint8Array, done: (accepted: boolean) => void): void;
   /**
    * A driver with these negotiated features is about to use the queues. `ready`, perhaps at once, when it may: what
-   * earlier drivers left behind is finished (P11). With other features than before it is another driver.
+   * earlier drivers left behind is finished (P11). With other features than before it is another driver. `fresh`: its rings
+   * are at their beginning and nothing is in flight, so it has just begun and was not there before this connection.
    */
-  start(features: bigint, ready: () => void): void;
+  start(features: bigint, ready: () => void, fresh: boolean): void;
   /** Between `ready` and reset or end. */
   attach(index: number, queue: Virtqueue, host: QueueHost): QueueWorker;
   /** The driver has reset the device; all queues are detached. `done` when it is as it was at first. */
   reset(done: () => void): void;
+  /**
+   * The transport is gone, or is about to end, and queues are still being detached: whoever else begins to use the device's
+   * resources waits until what is in flight is finished (P11). `end` follows.
+   */
+  leave(): void;
   /** The transport is gone; all queues are detached. */
   end(): void;
 }

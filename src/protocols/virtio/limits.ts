@@ -4,7 +4,7 @@ export const MAX_QUEUE_SIZE = 32768;
 /** The most bytes of a chain [virtio 2.7.5.2]. The used length is a le32, so one less can be told as written. */
 export const MAX_CHAIN_BYTES = 2 ** 32;
 
-/** The largest length that fits a used element's le32 [virtio 2.7.8]. Telling less than was written is allowed [virtio 2.7.8.2]. */
+/** The largest length that fits a used element's le32 [virtio 2.7.8]. Telling less is allowed [virtio 2.7.8.2]. */
 export const MAX_USED_LENGTH = 2 ** 32 - 1;
 
 /**

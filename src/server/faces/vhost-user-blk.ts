@@ -38,7 +38,6 @@ export class VhostUserBlkFace implements Face {
       name: nameOf(where),
       context: this.#context,
       sharing: this.#sharing,
-      disk: found.disk,
       makeDevice: () =>
         new VirtioBlk(found.disk, {
           serial,
@@ -46,6 +45,7 @@ export class VhostUserBlkFace implements Face {
           offerFua: where.offerFua === true,
           log,
           defer: (callback) => reactor.defer(callback),
+          fence: () => this.#context.fence(found.disk),
         }),
     });
     this.#places.push(place);

@@ -1,7 +1,6 @@
 import type { Timer } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import { letEventLoopRun } from '../../base/event-loop.ts';
-import type { Disk } from '../../durability/disk.ts';
 import { VhostUserBackend } from '../../protocols/vhost-user/backend.ts';
 import type { VirtioDevice } from '../../protocols/virtio/device.ts';
 import type { Listener } from '../../reactor/reactor.ts';
@@ -23,7 +22,6 @@ export interface VhostUserPlaceOptions {
   readonly name: string;
   readonly context: FaceContext;
   readonly sharing: Sharing;
-  readonly disk: Disk;
   /** A new one for each front-end. */
   readonly makeDevice: () => VirtioDevice;
 }
@@ -103,8 +101,7 @@ export class VhostUserPlace {
   }
 
   #serve(socket: DescriptorSocket): void {
-    const { context, sharing, disk, makeDevice } = this.#options;
-    context.fence(disk);
+    const { context, sharing, makeDevice } = this.#options;
     this.#sinceMs = context.reactor.nowMs();
     this.#backend = new VhostUserBackend(
       {

@@ -23,7 +23,7 @@ export function qmp(
         socket.write(`${JSON.stringify(command)}\n`);
       }
     };
-    socket.once('error', reject);
+    socket.on('error', reject);
     socket.once('close', () => reject(new Error('QEMU closed its monitor')));
     socket.on('data', (chunk: Buffer) => {
       text += chunk.toString();

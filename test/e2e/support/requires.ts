@@ -6,6 +6,7 @@ export const QEMU_ISCSI = '/usr/lib/x86_64-linux-gnu/qemu/block-iscsi.so';
 
 /** The Debian package of every program the tests may need. scripts/test.ts installs from this list. */
 export const PACKAGE_OF: Readonly<Record<string, string>> = {
+  blkdiscard: 'util-linux',
   busybox: 'busybox-static',
   certtool: 'gnutls-bin',
   psktool: 'gnutls-bin',

@@ -46,9 +46,17 @@ export async function startVhostUser(
   options: VhostUserOptions = {},
 ): Promise<Holdfast> {
   const socket = options.socket ?? join(workspace(t), 'blk.sock');
-  return startHoldfast(t, [...args, '--listen', `vhost-user-blk:${socket}${options.query ?? ''}`], {
-    ...options,
-    socket,
-    readyLine: /vhost-user-blk/,
+  const server = await startHoldfast(
+    t,
+    [...args, '--verbose', '--listen', `vhost-user-blk:${socket}${options.query ?? ''}`],
+    {
+      ...options,
+      socket,
+      readyLine: /vhost-user-blk/,
+    },
+  );
+  t.after(() => {
+    if ('passed' in t && t.passed !== true) t.diagnostic(`${socket}: ${server.stderr}`);
   });
+  return server;
 }

@@ -11,26 +11,64 @@ import {
   writeSync,
 } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { messageOf } from '../../src/base/errors.ts';
-import type { Program } from '../programs.ts';
-import type { Row } from '../report.ts';
-import { median } from '../statistics.ts';
-import { ServerProcess } from '../server-process.ts';
-import { runFio, runLoad } from './clients.ts';
-import type { Measurement, RunTime } from './clients.ts';
-import type { Subject } from './subjects.ts';
-import type { Workload } from './workloads.ts';
+import { messageOf } from '../src/base/errors.ts';
+import type { Row } from './report.ts';
+import { ServerProcess } from './server-process.ts';
+import { median } from './statistics.ts';
+
+/** One server in the race. */
+export interface Subject {
+  readonly name: string;
+  /** Product, version and settings, for the record. */
+  readonly description: string;
+  readonly ours: boolean;
+  readonly env: Record<string, string>;
+  /** The command that serves `image` at `socket`, in the foreground. `folder` is for its private files. */
+  command(image: string, socket: string, folder: string): string[];
+}
+
+/** What is done to a server. Every server gets the same bytes at the same offsets' distribution. */
+export interface Workload {
+  readonly name: string;
+  readonly storage: 'tmpfs' | 'fs';
+  /** Of the suite's clients, by name. */
+  readonly client: string;
+  readonly mode: 'randread' | 'randwrite' | 'read' | 'write' | 'flush' | 'fua';
+  readonly blockBytes: number;
+  readonly depth: number;
+  /** What the rate counts. */
+  readonly metric: 'IOPS' | 'throughput' | 'commits';
+  readonly unit: '1/s' | 'MiB/s';
+}
+
+/** What one client saw in one run. */
+export interface Measurement {
+  /** In the workload's unit. */
+  readonly rate: number;
+  /** Of one core. */
+  readonly clientCpuPercent: number;
+  /** NaN where the client does not say. */
+  readonly p99Us: number;
+}
+
+export interface RunTime {
+  readonly seconds: number;
+  readonly warmupSeconds: number;
+}
 
 const MIB = 2 ** 20;
 export const IMAGE_MIB = 512;
 
-export interface SuiteOptions {
-  readonly subjects: readonly Subject[];
-  readonly workloads: readonly Workload[];
-  readonly fio: Program | null;
+export interface Race<S extends Subject, W extends Workload> {
+  /** The protocol, for the rows. */
+  readonly suite: string;
+  readonly subjects: readonly S[];
+  readonly workloads: readonly W[];
   readonly rounds: number;
   readonly time: RunTime;
   readonly say: (line: string) => void;
+  /** Runs a workload's client against a server that listens at `socket`. */
+  client(workload: W, subject: S, socket: string): Promise<Measurement>;
 }
 
 /** One subject's run of one workload, with what the server itself counted. */
@@ -48,19 +86,21 @@ export function storageFolders(): Record<Workload['storage'], string> {
  * Runs every workload in alternating rounds: in each round every subject once, the order rotated, so that drift of a
  * shared machine hits all alike. Returns a row for each subject, workload and metric.
  */
-export async function runSuite(options: SuiteOptions): Promise<Row[]> {
+export async function runRace<S extends Subject, W extends Workload>(
+  race: Race<S, W>,
+): Promise<Row[]> {
   const folders = new Map<Workload['storage'], string>();
   mkdirSync(storageFolders().fs, { recursive: true });
   const rows: Row[] = [];
   try {
-    for (const workload of options.workloads) {
+    for (const workload of race.workloads) {
       if (!folders.has(workload.storage)) {
         folders.set(workload.storage, prepare(storageFolders()[workload.storage]));
       }
       const folder = folders.get(workload.storage) as string;
-      const runs = await runWorkload(workload, folder, options);
-      for (const subject of options.subjects) {
-        rows.push(...rowsOf(workload, subject.name, runs.get(subject.name) ?? []));
+      const runs = await runWorkload(workload, folder, race);
+      for (const subject of race.subjects) {
+        rows.push(...rowsOf(race.suite, workload, subject.name, runs.get(subject.name) ?? []));
       }
     }
   } finally {
@@ -69,26 +109,26 @@ export async function runSuite(options: SuiteOptions): Promise<Row[]> {
   return rows;
 }
 
-async function runWorkload(
-  workload: Workload,
+async function runWorkload<S extends Subject, W extends Workload>(
+  workload: W,
   folder: string,
-  options: SuiteOptions,
+  race: Race<S, W>,
 ): Promise<Map<string, Run[]>> {
-  const { subjects } = options;
+  const { subjects } = race;
   const runs = new Map<string, Run[]>(subjects.map((subject) => [subject.name, []]));
-  for (let round = 0; round < options.rounds; round += 1) {
+  for (let round = 0; round < race.rounds; round += 1) {
     for (let i = 0; i < subjects.length; i += 1) {
-      const subject = subjects[(i + round) % subjects.length] as Subject;
+      const subject = subjects[(i + round) % subjects.length] as S;
       try {
-        runs.get(subject.name)?.push(await runOnce(workload, subject, folder, options));
+        runs.get(subject.name)?.push(await runOnce(workload, subject, folder, race));
       } catch (error) {
         // A subject that cannot do a workload is shown as such; it must not end the others' race.
-        options.say(`! ${workload.name}: ${subject.name}: ${messageOf(error)}`);
+        race.say(`! ${workload.name}: ${subject.name}: ${messageOf(error)}`);
       }
     }
   }
   const best = (name: string): string => `${name} ${Math.round(median(ratesOf(runs.get(name))))}`;
-  options.say(`${workload.name}: ${subjects.map((subject) => best(subject.name)).join(', ')}`);
+  race.say(`${workload.name}: ${subjects.map((subject) => best(subject.name)).join(', ')}`);
   return runs;
 }
 
@@ -96,15 +136,15 @@ function ratesOf(runs: readonly Run[] | undefined): number[] {
   return (runs ?? []).map((run) => run.rate);
 }
 
-async function runOnce(
-  workload: Workload,
-  subject: Subject,
+async function runOnce<S extends Subject, W extends Workload>(
+  workload: W,
+  subject: S,
   folder: string,
-  options: SuiteOptions,
+  race: Race<S, W>,
 ): Promise<Run> {
   const image = join(folder, 'disk.img');
   settle(image);
-  const socket = join(folder, 'nbd.sock');
+  const socket = join(folder, 'disk.sock');
   rmSync(socket, { force: true });
   const command = subject.command(image, socket, folder);
   const server = await ServerProcess.start(subject.name, command, socket, subject.env);
@@ -112,29 +152,17 @@ async function runOnce(
   let cpu: number;
   try {
     const before = server.cpuSeconds();
-    measured = await client(workload, subject, socket, options);
+    measured = await race.client(workload, subject, socket);
     cpu = server.cpuSeconds() - before;
   } finally {
     await server.stop();
   }
-  const { seconds, warmupSeconds } = options.time;
+  const { seconds, warmupSeconds } = race.time;
   return {
     ...measured,
     serverCpuPercent: (cpu / (seconds + warmupSeconds)) * 100,
     flushesPerSync: subject.ours ? flushesPerSync(server.output) : null,
   };
-}
-
-function client(
-  workload: Workload,
-  subject: Subject,
-  socket: string,
-  options: SuiteOptions,
-): Promise<Measurement> {
-  if (workload.client === 'load')
-    return runLoad(workload, socket, subject.exportName, options.time);
-  if (options.fio === null) throw new Error('fio is missing (apt-get install fio)');
-  return runFio(options.fio, workload, socket, subject.exportName, options.time);
 }
 
 /** From the counters that Holdfast prints at its end (src/server/config.ts, DiskCounters). */
@@ -168,9 +196,9 @@ function settle(image: string): void {
   closeSync(fd);
 }
 
-function rowsOf(workload: Workload, subject: string, runs: readonly Run[]): Row[] {
+function rowsOf(suite: string, workload: Workload, subject: string, runs: readonly Run[]): Row[] {
   const row = (metric: string, unit: string, values: number[]): Row => ({
-    suite: 'nbd',
+    suite,
     workload: workload.name,
     subject,
     metric,
