@@ -138,7 +138,9 @@ export class TestStream implements Stream {
   /** The longest piece in which bytes arrive. */
   pieceBytes = Infinity;
   closed = false;
-  #toTarget: Uint8Array = new Uint8Array(0);
+  /** The initiator does not understand what it hears. */
+  deaf = false;
+  readonly #toTarget: Uint8Array[] = [];
   #region: Region | null = null;
   #start = 0;
   #length = 0;
@@ -151,11 +153,6 @@ export class TestStream implements Stream {
   constructor(peer: string, heard: (bytes: Uint8Array) => void) {
     this.peer = peer;
     this.#heard = heard;
-  }
-
-  /** Bytes that the target has not received. */
-  get waiting(): number {
-    return this.#toTarget.length;
   }
 
   receive(region: Region, start: number, length: number): void {
@@ -183,10 +180,7 @@ export class TestStream implements Stream {
 
   /** The initiator sends. */
   write(bytes: Uint8Array): void {
-    const all = new Uint8Array(this.#toTarget.length + bytes.length);
-    all.set(this.#toTarget);
-    all.set(bytes, this.#toTarget.length);
-    this.#toTarget = all;
+    if (bytes.length > 0) this.#toTarget.push(bytes);
   }
 
   /** The initiator goes away. */
@@ -218,11 +212,17 @@ export class TestStream implements Stream {
 
   #deliver(): boolean {
     const region = this.#region;
-    if (region === null || (this.#toTarget.length === 0 && !this.#gone)) return false;
-    const part = this.#toTarget.subarray(0, Math.min(this.#length, this.pieceBytes));
-    region.bytes.set(part, this.#start);
-    this.#toTarget = this.#toTarget.slice(part.length);
+    const first = this.#toTarget[0];
+    if (region === null || (first === undefined && !this.#gone)) return false;
     this.#region = null;
+    if (first === undefined) {
+      this.owner.received(0);
+      return true;
+    }
+    const part = first.subarray(0, Math.min(this.#length, this.pieceBytes));
+    region.bytes.set(part, this.#start);
+    if (part.length === first.length) this.#toTarget.shift();
+    else this.#toTarget[0] = first.subarray(part.length);
     this.owner.received(part.length);
     return true;
   }
@@ -244,7 +244,7 @@ export class TestStream implements Stream {
       this.#sending = null;
       this.owner.sent(0);
     }
-    this.#heard(bytes);
+    if (!this.deaf) this.#heard(bytes);
     return true;
   }
 }

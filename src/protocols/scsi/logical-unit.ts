@@ -101,10 +101,11 @@ export class LogicalUnit {
 
   /** I_T nexus loss [SAM-5 6.3.4]: ends its tasks, then its session. `done` when nothing of it is under way. */
   closeNexus(nexus: Nexus, done: () => void): void {
+    // First: from here on nobody gets a session of the disk before what is under way has ended (P11).
+    nexus.sessions.get(this.lun)?.end();
     this.abortTasks(
       (task) => task.nexus === nexus,
       () => {
-        nexus.sessions.get(this.lun)?.end();
         nexus.sessions.delete(this.lun);
         this.attentions.close(nexus);
         this.copies.close(nexus);
