@@ -72,10 +72,11 @@ test('REPORT LUNS clears that there is another logical unit', () => {
   assert.equal(other.refused(TUR), '6 3f0e');
 });
 
+const fixed = (...args: Parameters<typeof senseData> extends [boolean, ...infer R] ? R : never) => [
+  ...senseData(false, ...args),
+];
+
 test('sense data: fixed and descriptor format, deferred, progress, information beyond 32 bits', () => {
-  const fixed = (
-    ...args: Parameters<typeof senseData> extends [boolean, ...infer R] ? R : never
-  ) => [...senseData(false, ...args)];
   assert.deepEqual(fixed(3, 0x1100), [0x70, 0, 3, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x11, 0, 0, 0, 0, 0]);
   assert.equal(fixed(3, 0x1100, { deferred: true })[0], 0x71);
   assert.deepEqual(fixed(2, 0x041b, { progress: 0.5 }).slice(12), [4, 0x1b, 0, 0x80, 0x80, 0]);

@@ -39,12 +39,12 @@ export function hindrance(segment: CopySegment, { nexus }: ScsiTask): number | n
 
 /**
  * Copies one segment, piece by piece; other commands see it as a write of the range it changes. It stops early when the
- * task is aborted. `copied` is told of each piece.
+ * task is aborted. `record` counts the bytes.
  */
 export function copySegment(
   segment: CopySegment,
   task: ScsiTask,
-  copied: (bytes: number) => void,
+  record: { bytes: number },
   done: (error: BlockErrorCode | null) => void,
 ): void {
   const { from, to, bytes } = segment;
@@ -74,7 +74,7 @@ export function copySegment(
             return;
           }
           transfer(writing, OP.WRITE, to + at, part, 0, (error, place) => {
-            if (error === null) copied(part.length);
+            if (error === null) record.bytes += part.length;
             next(error, place);
           });
         });

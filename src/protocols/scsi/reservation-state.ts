@@ -1,3 +1,4 @@
+import { unreachable } from '../../base/assert.ts';
 import { ASC } from './scsi.ts';
 import { portKey } from './transport-id.ts';
 
@@ -167,6 +168,8 @@ export function apply(state: PrState, sender: NexusName, request: PrRequest): Ch
       return preempt(state, own, request);
     case PR_OUT.REGISTER_AND_MOVE:
       return move(state, own, request);
+    default:
+      return unreachable(action);
   }
 }
 

@@ -171,15 +171,21 @@ test('ORDERED is order and no flush: what is before it is done, not stable', () 
   assert.equal(at.store.syncs, 0);
 });
 
+const startStop = (bits: number, flags = 0, power = 0): number[] => [
+  0x1b,
+  flags,
+  0,
+  0,
+  (power << 4) | bits,
+  0,
+];
+
+const prevent = (on: boolean): number[] => [0x1e, 0, 0, 0, on ? 1 : 0, 0];
+
 test('START STOP UNIT and PREVENT ALLOW MEDIUM REMOVAL', () => {
   const at = bench({ unit: { removable: true } });
   const [a, b] = [at.initiator(), at.initiator()];
-  const startStop = (bits: number, flags = 0, power = 0): number[] => [
-    ...[0x1b, flags, 0, 0],
-    ...[(power << 4) | bits, 0],
-  ];
   const [eject, load, stop, start] = [2, 3, 0, 1];
-  const prevent = (on: boolean): number[] => [0x1e, 0, 0, 0, on ? 1 : 0, 0];
   a.good(write10(0, 1), { dataOut: filled(1) });
   // Stopping makes stable, NO_FLUSH does not; nothing is stopped.
   a.good(startStop(stop | 4));

@@ -1,4 +1,5 @@
-// TransportIDs [SPC-4 7.6.4]: how PERSISTENT RESERVE OUT and IN name initiator ports. Those of iSCSI are understood [SPC-4 7.6.4.6].
+// TransportIDs [SPC-4 7.6.4]: how PERSISTENT RESERVE OUT and IN name initiator ports. Those of iSCSI are understood
+// [SPC-4 7.6.4.6].
 
 /** Protocol identifier of iSCSI [SPC-4 table 473]. */
 const ISCSI = 0x05;
@@ -10,7 +11,10 @@ const LEAST_ADDITIONAL_BYTES = 20;
 
 /** One TransportID of a list. */
 export interface NamedPort {
-  /** As in InitiatorPort.name, lower case: "iqn.2026-11.example:host,i,0x00023d000001", or without ",i,…" for all ports of it. */
+  /**
+   * As in InitiatorPort.name, lower case: "iqn.2026-11.example:host,i,0x00023d000001", or without ",i,…" for all ports of
+   * it.
+   */
   readonly name: string;
   /** The name is that of one port, not of a device with any number of them. */
   readonly isPort: boolean;

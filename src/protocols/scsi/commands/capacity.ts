@@ -1,8 +1,9 @@
 import { Io, OP } from '../../../block/io.ts';
-import { EXTENT } from '../../../block/extents.ts';
+import { EXTENT, type ExtentList } from '../../../block/extents.ts';
 import type { CommandSpec } from '../command.ts';
 import type { LogicalUnit } from '../logical-unit.ts';
 import type { ScsiTask } from '../task.ts';
+import { inTurn } from '../unit-io.ts';
 import { inRange, u32, u64 } from './block-range.ts';
 
 // READ CAPACITY (10), (16) and GET LBA STATUS (16).
@@ -38,6 +39,14 @@ const DEALLOCATED = 1;
 const DESCRIPTOR_BYTES = 16;
 /** Of one answer; an initiator asks on from where it ends. */
 const MOST_DESCRIPTORS = 1024;
+/** EXTENTS for one answer: a device may tell of a part at a time. */
+const MOST_SCANS = 64;
+
+interface Run {
+  readonly start: number;
+  length: number;
+  readonly kind: number;
+}
 
 function planLbaStatus(unit: LogicalUnit, task: ScsiTask): boolean {
   const lba = u64(task.cdb, 2);
@@ -47,39 +56,92 @@ function planLbaStatus(unit: LogicalUnit, task: ScsiTask): boolean {
 }
 
 function lbaStatus(unit: LogicalUnit, task: ScsiTask): void {
-  const { offset } = task;
-  const { sizeBytes } = unit.disk.info;
-  const io = new Io();
-  io.reset(OP.EXTENTS, offset, unit.blocks * unit.blockBytes - offset, 0);
-  io.push({
-    ioDone: ({ error, extents }) => {
-      if (error !== null) {
-        unit.fail(task, error, offset);
+  const allocated = u32(task.cdb, 10);
+  const most = Math.min(MOST_DESCRIPTORS, Math.floor((allocated - 8) / DESCRIPTOR_BYTES));
+  const end = unit.blocks * unit.blockBytes;
+  const runs: Run[] = [];
+  let at = task.offset;
+  inTurn(
+    MOST_SCANS,
+    (_, next) => {
+      // One run more than fits: the last one that does is known to end there.
+      if (at >= end || runs.length > Math.max(1, most)) {
+        next(null, 0);
         return;
       }
-      const most = Math.floor(Math.max(0, u32(task.cdb, 10) - 8) / DESCRIPTOR_BYTES);
-      const count = Math.max(1, Math.min(extents.count, most, MOST_DESCRIPTORS));
-      const data = new Uint8Array(8 + count * DESCRIPTOR_BYTES);
-      const view = new DataView(data.buffer);
-      // [SBC-4 5.5.2] PARAMETER DATA LENGTH: without the field itself.
-      view.setUint32(0, data.length - 4);
-      let at = offset;
-      for (let i = 0; i < count; i += 1) {
-        const length = extents.count === 0 ? sizeBytes - at : (extents.lengths[i] as number);
-        const start = at / unit.blockBytes;
-        const place = 8 + i * DESCRIPTOR_BYTES;
-        view.setUint32(place, Math.floor(start / 2 ** 32));
-        view.setUint32(place + 4, start % 2 ** 32);
-        view.setUint32(place + 8, Math.min(0xffff_ffff, length / unit.blockBytes));
-        const hole = unit.options.thin && ((extents.flags[i] ?? 0) & EXTENT.HOLE) !== 0;
-        data[place + 12] = hole ? DEALLOCATED : MAPPED;
-        at += length;
+      const io = new Io();
+      io.reset(OP.EXTENTS, at, end - at, 0);
+      io.push({
+        ioDone: ({ error, extents }) => {
+          if (error === null) at = addRuns(unit, runs, extents, at, end);
+          next(error, at);
+        },
+      });
+      task.session.submit(io);
+    },
+    (error, where) => {
+      if (error !== null) {
+        unit.fail(task, error, where, true);
+        return;
       }
-      task.dataIn = data.subarray(0, u32(task.cdb, 10));
+      task.dataIn = describeRuns(unit, runs.slice(0, Math.max(1, most))).subarray(0, allocated);
       unit.finish(task);
     },
-  });
-  task.session.submit(io);
+  );
+}
+
+/** Adds what EXTENTS told of [at, …), joined where it is the same. Returns where it ends. */
+function addRuns(
+  unit: LogicalUnit,
+  runs: Run[],
+  extents: ExtentList,
+  at: number,
+  end: number,
+): number {
+  const { blockBytes } = unit;
+  const add = (length: number, kind: number): void => {
+    if (length === 0) return;
+    const last = runs.at(-1);
+    if (last?.kind === kind) last.length += length;
+    else runs.push({ start: at, length, kind });
+    at += length;
+  };
+  for (let i = 0; i < extents.count; i += 1) {
+    const length = extents.lengths[i] as number;
+    const hole = unit.options.thin && ((extents.flags[i] as number) & EXTENT.HOLE) !== 0;
+    // A block is deallocated when all of it is: the file system's blocks may be smaller.
+    const from = Math.ceil(at / blockBytes) * blockBytes;
+    const to = Math.floor((at + length) / blockBytes) * blockBytes;
+    const stop = at + length;
+    if (hole && to > from) {
+      add(from - at, MAPPED);
+      add(to - from, DEALLOCATED);
+    }
+    add(stop - at, MAPPED);
+  }
+  if (extents.count === 0) add(end - at, MAPPED);
+  return at;
+}
+
+/** [SBC-4 5.5.2] */
+function describeRuns(unit: LogicalUnit, runs: readonly Run[]): Uint8Array {
+  const { blockBytes } = unit;
+  const data = new Uint8Array(8 + runs.length * DESCRIPTOR_BYTES);
+  const view = new DataView(data.buffer);
+  let described = 0;
+  for (const { start, length, kind } of runs) {
+    const place = 8 + described * DESCRIPTOR_BYTES;
+    const blocks = length / blockBytes;
+    view.setBigUint64(place, BigInt(start / blockBytes));
+    view.setUint32(place + 8, Math.min(0xffff_ffff, blocks));
+    data[place + 12] = kind;
+    described += 1;
+    // What follows would not begin where this one ends: the initiator asks on.
+    if (blocks > 0xffff_ffff) break;
+  }
+  // PARAMETER DATA LENGTH: without the field itself.
+  view.setUint32(0, 4 + described * DESCRIPTOR_BYTES);
+  return data.subarray(0, 8 + described * DESCRIPTOR_BYTES);
 }
 
 export const CAPACITY_COMMANDS: readonly CommandSpec[] = [

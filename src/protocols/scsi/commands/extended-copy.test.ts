@@ -166,15 +166,27 @@ test('RECEIVE COPY RESULTS: status once, details of failures, operating paramete
   const parameters = [...results(from, 3).data];
   assert.deepEqual(parameters, [
     ...be32(43),
-    ...[1, 0, 0, 0],
+    1,
+    0,
+    0,
+    0,
     ...be16(16),
     ...be16(64),
     ...be32(2560),
     ...be32(64 * 1024 * 1024),
     ...Array<number>(14).fill(0),
     ...be16(16),
-    ...[16, 9, 0, 0, 0, 0, 0, 3],
-    ...[0x02, 0x0a, 0xe4],
+    16,
+    9,
+    0,
+    0,
+    0,
+    0,
+    0,
+    3,
+    0x02,
+    0x0a,
+    0xe4,
   ]);
   assert.deepEqual([...results(from, 3, 0, 5).data], parameters.slice(0, 5));
 });

@@ -16,8 +16,8 @@ import { inTurn } from '../unit-io.ts';
 import { u16, u32, u64 } from './block-range.ts';
 import { RECEIVE_COPY_RESULTS_COMMANDS } from './receive-copy-results.ts';
 
-// EXTENDED COPY (LID1) [SPC-4 6.4, SPC-3 6.3]: between logical units of this target, from block device to block device. What became of
-// it is told by RECEIVE COPY RESULTS (receive-copy-results.ts).
+// EXTENDED COPY (LID1) [SPC-4 6.4, SPC-3 6.3]: between logical units of this target, from block device to block device. What
+// became of it is told by RECEIVE COPY RESULTS (receive-copy-results.ts).
 
 const HEADER_BYTES = 16;
 /** LIST ID USAGE [SPC-4 table 92]; 00b keeps the results. */
@@ -220,10 +220,7 @@ function run(
         next('EIO', 0);
         return;
       }
-      const copied = (bytes: number): void => {
-        record.bytes += bytes;
-      };
-      copySegment(segment, task, copied, (error) => {
+      copySegment(segment, task, record, (error) => {
         if (error === null) record.segments += 1;
         next(error, 0);
       });

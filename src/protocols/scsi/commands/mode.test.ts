@@ -103,11 +103,12 @@ test('page control: changeable bits, defaults, no saved values', () => {
   assert.deepEqual(page(strict, CACHING), caching(false));
 });
 
+const change = (bytes: number[], place: number, value: number): number[] =>
+  bytes.map((byte, i) => (i === place ? value : byte));
+
 test('MODE SELECT: what cannot be is refused with its place, and nothing of the list is done', () => {
   const at = bench();
   const from = at.initiator();
-  const change = (bytes: number[], place: number, value: number): number[] =>
-    bytes.map((byte, i) => (i === place ? value : byte));
   const header = [0, 0, 0, 0];
   const cases: [number[], string][] = [
     [[0, 0, 0], '5 1a00'],

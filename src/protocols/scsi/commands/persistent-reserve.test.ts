@@ -296,15 +296,22 @@ test('PREEMPT AND ABORT ends the commands of those it preempts, and waits for th
   assert.deepEqual(reservation(b), [0xb, 1]);
 });
 
+function move(
+  from: TestInitiator,
+  key: number,
+  actionKey: number,
+  name: string,
+  flags = 0,
+): string {
+  const id = transportIdOf(name);
+  const list = [...be64(key), ...be64(actionKey), 0, flags, 0, 1, ...be32(id.length), ...id];
+  const cdb = [0x5f, 7, 0, 0, 0, ...be32(list.length), 0];
+  return senseOf(from.send(cdb, { dataOut: Uint8Array.from(list) }));
+}
+
 test('REGISTER AND MOVE gives the reservation to a port that may not even be logged in', () => {
   const [a, b, at] = twoOn();
   const elsewhere = 'iqn.2026-11.example:elsewhere,i,0x00023d00ABCD';
-  const move = (from: TestInitiator, key: number, actionKey: number, name: string, flags = 0) => {
-    const id = transportIdOf(name);
-    const list = [...be64(key), ...be64(actionKey), 0, flags, 0, 1, ...be32(id.length), ...id];
-    const cdb = [0x5f, 7, 0, 0, 0, ...be32(list.length), 0];
-    return senseOf(from.send(cdb, { dataOut: Uint8Array.from(list) }));
-  };
   // Nothing to move; not the holder; all registrants.
   assert.equal(move(a, 0xa, 0xd, elsewhere), '5 2400');
   does(a, 'reserve', { key: 0xa, type: 1 });
@@ -364,11 +371,31 @@ test('READ FULL STATUS and ALL_TG_PT, byte by byte', () => {
   does(a, 'reserve', { key: 0x0102, type: 6 });
   const id = transportIdOf(name);
   const expected = [
-    ...[0, 0, 0, 1],
+    0,
+    0,
+    0,
+    1,
     ...be32(24 + id.length),
-    ...[0, 0, 0, 0, 0, 0, 1, 2],
-    ...[0, 0, 0, 0],
-    ...[0x03, 0x06, 0, 0, 0, 0, 0, 0],
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    1,
+    2,
+    0,
+    0,
+    0,
+    0,
+    0x03,
+    0x06,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
     ...be32(id.length),
     ...id,
   ];

@@ -92,10 +92,16 @@ function readFullStatus(unit: LogicalUnit): number[] {
     const port = relativePort ?? 0;
     return [
       ...keyBytes(key),
-      ...[0, 0, 0, 0],
+      0,
+      0,
+      0,
+      0,
       (relativePort === null ? 0x02 : 0) | (holds ? 0x01 : 0),
       holds ? (state.reservation?.type ?? 0) : 0,
-      ...[0, 0, 0, 0],
+      0,
+      0,
+      0,
+      0,
       port >> 8,
       port & 0xff,
       ...u32Bytes(transportId.length),

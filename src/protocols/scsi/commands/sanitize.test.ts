@@ -39,6 +39,10 @@ function dirty(options: Parameters<typeof bench>[0] = {}): [Bench, TestInitiator
   return [at, at.initiator()];
 }
 
+/** 512 bytes of pattern, and that there are `length`. */
+const listSaying = (length: number): Uint8Array =>
+  Uint8Array.from([1, 0, ...be16(length), ...filled(0)]);
+
 test('OVERWRITE fills every block with the pattern, and it is stable when the command ends', () => {
   const [at, from] = dirty();
   const sent = overwrite(from, filled(0xaa));
@@ -74,11 +78,9 @@ test('parameter lists of OVERWRITE, and CDBs', () => {
   }
   assert.equal(senseOf(overwrite(from, filled(1), [0, 0])), '5 2600 P0.4');
   assert.equal(senseOf(overwrite(from, filled(1), [0x21, 0])), '5 2600 P0.6');
-  const list = (length: number): Uint8Array =>
-    Uint8Array.from([1, 0, ...be16(length), ...filled(0)]);
   for (const length of [0, 513, 516]) {
     const cdb = [0x48, 1, 0, 0, 0, 0, 0, ...be16(516), 0];
-    assert.equal(from.refused(cdb, { dataOut: list(length) }), '5 2600 P2');
+    assert.equal(from.refused(cdb, { dataOut: listSaying(length) }), '5 2600 P2');
   }
   assert.equal(senseOf(overwrite(from, filled(1), [1, 0], 0, { announced: 9 })), '5 1a00');
   // ZNR and reserved bytes; service actions that are not there.
