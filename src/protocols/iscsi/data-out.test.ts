@@ -123,6 +123,13 @@ void test('Data-Out in pieces that are no whole blocks, arriving byte by byte', 
   assert.deepEqual(world.bytes(0, data.length), data);
 });
 
+function range({ header }: TargetPdu): [number, number] {
+  return [
+    header.getUint32(FIELD.BUFFER_OFFSET),
+    header.getUint32(FIELD.DESIRED_DATA_TRANSFER_LENGTH),
+  ];
+}
+
 void test('R2Ts go out in order, as many as may be outstanding', () => {
   const world = new World();
   const keys = { MaxOutstandingR2T: '3', MaxBurstLength: '1024', ImmediateData: 'No' };
@@ -136,17 +143,13 @@ void test('R2Ts go out in order, as many as may be outstanding', () => {
   });
   world.settle();
   assert.equal(r2ts.length, 3);
-  const range = ({ header }: TargetPdu): number[] => [
-    header.getUint32(FIELD.BUFFER_OFFSET),
-    header.getUint32(FIELD.DESIRED_DATA_TRANSFER_LENGTH),
-  ];
   assert.deepEqual(r2ts.map(range), [
     [0, 1024],
     [1024, 1024],
     [2048, 1024],
   ]);
   for (let i = 0; i < r2ts.length; i += 1) {
-    const [offset, length] = range(r2ts[i] as TargetPdu) as [number, number];
+    const [offset, length] = range(r2ts[i] as TargetPdu);
     const ttt = targetTransferTag((r2ts[i] as TargetPdu).header, 0);
     client.initiator.sendData(2, ttt, data, offset, length);
     world.settle();
@@ -302,7 +305,7 @@ void test('a command whose immediate data is damaged has not been received; its 
   const client = world.login({ keys: { DataDigest: 'CRC32C', HeaderDigest: 'CRC32C' } });
   const { initiator, stream } = client;
   const rejects = watch(client, ISCSI_OP.REJECT);
-  const { send } = initiator;
+  const send = initiator.send.bind(initiator);
   initiator.send = (header, data) => {
     const bytes = initiator.frame(header, data);
     bytes[60] = (bytes[60] as number) ^ 0x80;

@@ -23,7 +23,6 @@ import {
   BHS_BYTES,
   dataSegmentLength,
   FIELD,
-  flagsOf,
   initiatorTaskTag,
   isFinal,
   isImmediate,
@@ -46,9 +45,6 @@ export interface FullFeatureHost {
   /** Nothing more will be understood: the initiator has logged out (null), or broke the protocol in this way. */
   over(reason: string | null): void;
 }
-
-/** What of a PDU's data is done with. */
-type Sink = CommandRecord | KeptPdu | null;
 
 const NO_DATA = new Uint8Array(0);
 

@@ -91,7 +91,8 @@ export class SessionTable {
 
   /** [RFC 7143 11.5.1] TARGET COLD RESET: all sessions of a target end, but `except`. */
   dropAll(target: IscsiTarget | null, except: IscsiSession, reason: string): void {
-    for (const session of [...this.#all]) {
+    // Those that end at once leave the set, which a loop over it allows.
+    for (const session of this.#all) {
       if (session.target === target && session !== except) session.connection.drop(reason);
     }
   }

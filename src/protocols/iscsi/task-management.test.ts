@@ -160,6 +160,7 @@ for (const tmf of ['ABORT_TASK_SET', 'CLEAR_TASK_SET', 'LOGICAL_UNIT_RESET'] as 
     world.settle();
     assert.deepEqual(told, []);
     world.device.holds = () => false;
+    world.device.held.sort((a, b) => a.offset - b.offset);
     world.device.release(2);
     world.settle();
     assert.deepEqual(told, tmf === 'ABORT_TASK_SET' ? [0] : []);
