@@ -29,7 +29,10 @@ export const FAULT = {
   PROTOCOL_SERVICE_CRC_ERROR: 0x4705,
   /** There was no memory for its data: BUSY. */
   NO_MEMORY: -1,
-  /** [SPC-4 table F.2] INVALID FIELD IN COMMAND INFORMATION UNIT, with ILLEGAL REQUEST: it announced less than its CDB writes. */
+  /**
+   * [SPC-4 table F.2] INVALID FIELD IN COMMAND INFORMATION UNIT, with ILLEGAL REQUEST: it announced less than its
+   * CDB writes.
+   */
   SHORT_TRANSFER_LENGTH: 0x0e03,
 } as const;
 export type Fault = (typeof FAULT)[keyof typeof FAULT];

@@ -23,14 +23,17 @@ export interface ConnectionContext {
   readonly sessions: SessionTable;
   /** One line about one connection. */
   readonly log: (line: string) => void;
-  /** The connection has ended and holds no memory any more; what its session left with the disk may still be under way. */
+  /**
+   * The connection has ended and holds no memory any more; what its session left with the disk may still be under
+   * way.
+   */
   readonly ended: (connection: IscsiConnection) => void;
 }
 
 /**
- * One initiator's connection from accept to close: joins a stream with the login and then the full feature phase, gives them
- * memory, and stops listening while there is no room (back-pressure). Everything is done at most once per turn of the
- * reactor.
+ * One initiator's connection from accept to close: joins a stream with the login and then the full feature phase,
+ * gives them memory, and stops listening while there is no room (back-pressure). Everything is done at most once
+ * per turn of the reactor.
  */
 export class IscsiConnection implements StreamOwner, FullFeatureHost, SessionConnection {
   readonly #context: ConnectionContext;

@@ -16,13 +16,17 @@ export interface DataInHost {
   progress(): void;
 }
 
-/** The least a pool's page must hold besides a piece: headers and digests of its PDUs, and a block that is read too far. */
+/**
+ * The least a pool's page must hold besides a piece: headers and digests of its PDUs, and a block that is read too
+ * far.
+ */
 const OVERHEAD_BYTES = 64;
 
 /**
- * The data of READ commands: pieces are read from the disk into the outbox, where they will be sent from, several at a time, and said
- * in order [RFC 7143 13.18 DataPDUInOrder, 13.19 DataSequenceInOrder]. Each piece is one Data-In PDU, or several where the
- * initiator takes only short ones; the gaps for their headers are left free by the read.
+ * The data of READ commands: pieces are read from the disk into the outbox, where they will be sent from, several
+ * at a time, and said in order [RFC 7143 13.18 DataPDUInOrder, 13.19 DataSequenceInOrder]. Each piece is one Data-
+ * In PDU, or several where the initiator takes only short ones; the gaps for their headers are left free by the
+ * read.
  */
 export class DataIn implements IoOwner {
   readonly #host: DataInHost;

@@ -26,8 +26,9 @@ export interface DataOutHost {
 
 /**
  * The data of commands from the initiator: in the command's PDU, unsolicited behind it, or solicited with R2T
- * [RFC 7143 4.2.5.2]. WRITE: what arrives goes to the disk from where it lies, at the end of each PDU at the latest, so that
- * no memory waits for a slow initiator. Commands that need their data as a whole collect it, within a budget.
+ * [RFC 7143 4.2.5.2]. WRITE: what arrives goes to the disk from where it lies, at the end of each PDU at the
+ * latest, so that no memory waits for a slow initiator. Commands that need their data as a whole collect it,
+ * within a budget.
  */
 export class DataOut implements IoOwner {
   readonly #host: DataOutHost;
@@ -124,8 +125,8 @@ export class DataOut implements IoOwner {
   }
 
   /**
-   * A part of a command's data. `page`: holds it, null for memory of its own; `left`: bytes of the PDU that are still to
-   * come, with these.
+   * A part of a command's data. `page`: holds it, null for memory of its own; `left`: bytes of the PDU that are
+   * still to come, with these.
    */
   take(
     record: CommandRecord,
@@ -151,7 +152,8 @@ export class DataOut implements IoOwner {
     record.outPresented = write ? task.transferBytes : task.outBytes;
     record.wanted = Math.min(record.outPresented, record.outExpected);
     if (write && record.wanted % task.session.info.blockBytes !== 0) {
-      // [RFC 7143 11.4.5.1] A write of fewer blocks than the CDB says is told by its residual. Half a block cannot be written.
+      // [RFC 7143 11.4.5.1] A write of fewer blocks than the CDB says is told by its residual. Half a block cannot be
+      // written.
       this.#blame(record, FAULT.SHORT_TRANSFER_LENGTH);
     }
     const early = record.collected;

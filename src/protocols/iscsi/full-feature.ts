@@ -49,8 +49,8 @@ export interface FullFeatureHost {
 const NO_DATA = new Uint8Array(0);
 
 /**
- * The full feature phase of one connection [RFC 7143 4.2.5], without sockets and timers: PDUs are understood where they arrived and
- * put in the order of their CmdSN, answers are laid into the outbox.
+ * The full feature phase of one connection [RFC 7143 4.2.5], without sockets and timers: PDUs are understood where
+ * they arrived and put in the order of their CmdSN, answers are laid into the outbox.
  */
 export class FullFeature {
   readonly #session: IscsiSession;
@@ -181,7 +181,9 @@ export class FullFeature {
     this.#reader.stop();
   }
 
-  /** The connection is gone: gives memory back and ends the session. What the disk still has gives its own back then. */
+  /**
+   * The connection is gone: gives memory back and ends the session. What the disk still has gives its own back then.
+   */
   dispose(): void {
     this.#gone = true;
     this.#reader.dispose();
@@ -385,7 +387,10 @@ export class FullFeature {
 
   // What the target says of its own accord
 
-  /** [RFC 7143 11.19.2] A NOP-In without a tag of either side tells the numbers; with one of ours it asks for an answer. */
+  /**
+   * [RFC 7143 11.19.2] A NOP-In without a tag of either side tells the numbers; with one of ours it asks for an
+   * answer.
+   */
   #nopIn(ttt: number): void {
     this.#sender.open(0);
     writeNopIn(this.#sender.view, this.#sender.at, RESERVED_TAG, ttt, 0);
@@ -408,7 +413,8 @@ export class FullFeature {
   /** [RFC 7143 11.17] The header goes back with the reason. */
   #reject(reason: number, view: DataView, at: number, ahs: number): void {
     if (this.#gone) return;
-    // [RFC 7143 11.17] "The CmdSN of the rejected command PDU (if it is a non-immediate command) MUST NOT be considered received".
+    // [RFC 7143 11.17] "The CmdSN of the rejected command PDU (if it is a non-immediate command) MUST NOT be
+    // considered received".
     if (this.#ordered) this.#session.retract();
     this.#ordered = false;
     const bytes = BHS_BYTES + ahs;

@@ -9,7 +9,10 @@ export interface KeptPdu {
   have: number;
 }
 
-/** A request that came before an earlier one, with the Data-Out that followed it; or a number that is to be passed over. */
+/**
+ * A request that came before an earlier one, with the Data-Out that followed it; or a number that is to be passed
+ * over.
+ */
 export interface ParkedRequest {
   readonly cmdSn: number;
   readonly itt: number;
@@ -21,8 +24,9 @@ export interface ParkedRequest {
 }
 
 /**
- * Requests inside the CmdSN window whose turn has not come [RFC 7143 4.2.2.1]. On one connection they come in order; there is a gap only
- * after a reject, until the initiator fills it, and where a command is aborted that was never sent.
+ * Requests inside the CmdSN window whose turn has not come [RFC 7143 4.2.2.1]. On one connection they come in
+ * order; there is a gap only after a reject, until the initiator fills it, and where a command is aborted that was
+ * never sent.
  */
 export class ParkedRequests {
   #requests: ParkedRequest[] = [];

@@ -23,8 +23,8 @@ export interface PduHost {
 export type Lack = 'bytes' | 'room' | 'nothing';
 
 /**
- * Finds the PDUs in what has arrived. Data is given on where it lies, as it comes; with data digests only when all of a PDU is
- * there and is what was sent, so that nothing else can get further.
+ * Finds the PDUs in what has arrived. Data is given on where it lies, as it comes; with data digests only when all
+ * of a PDU is there and is what was sent, so that nothing else can get further.
  */
 export class PduReader {
   readonly #inbox: Inbox;

@@ -30,9 +30,9 @@ interface Late {
 }
 
 /**
- * Lays the target's PDUs into the outbox: numbering, padding, digests. A PDU for which there is no memory waits in memory of its
- * own, and what is laid with `open` after it waits too; there are no more of them than requests are taken, and while
- * one waits none is (`late`).
+ * Lays the target's PDUs into the outbox: numbering, padding, digests. A PDU for which there is no memory waits in
+ * memory of its own, and what is laid with `open` after it waits too; there are no more of them than requests are
+ * taken, and while one waits none is (`late`).
  */
 export class PduSender {
   readonly #outbox: Outbox;

@@ -46,7 +46,10 @@ export class Requests {
     this.#gone = true;
   }
 
-  /** [RFC 7143 11.18] A ping is answered with its data, as much as fits the initiator's PDUs; an answer to ours ends here. */
+  /**
+   * [RFC 7143 11.18] A ping is answered with its data, as much as fits the initiator's PDUs; an answer to ours ends
+   * here.
+   */
   nopOut(header: DataView, data: Uint8Array): void {
     const itt = initiatorTaskTag(header, 0);
     if (itt === RESERVED_TAG) return;

@@ -5,8 +5,8 @@ import { KiB, MiB } from '../../base/units.ts';
  */
 
 /**
- * The CmdSN window: commands of one session that we hold. Linux asks for 128 (node.session.cmds_max), Windows for 255; the rest
- * waits at the initiator.
+ * The CmdSN window: commands of one session that we hold. Linux asks for 128 (node.session.cmds_max), Windows for
+ * 255; the rest waits at the initiator.
  */
 export const COMMAND_WINDOW = 128;
 
@@ -17,8 +17,8 @@ export const MAX_IMMEDIATE_COMMANDS = 16;
 export const MAX_TASK_MANAGEMENT = 16;
 
 /**
- * The most bytes of one READ from the disk, and the size at which what has arrived of a WRITE is passed on while the rest still
- * comes. One piece and its headers fit into one page of the pool.
+ * The most bytes of one READ from the disk, and the size at which what has arrived of a WRITE is passed on while
+ * the rest still comes. One piece and its headers fit into one page of the pool.
  */
 export const PIECE_BYTES: number = 128 * KiB;
 

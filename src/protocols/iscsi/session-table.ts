@@ -35,8 +35,8 @@ export class SessionTable {
   }
 
   /**
-   * Whether a login may go on [RFC 7143 6.3.1 and table 11.12.7]: a new session, one that takes the place of another, or a
-   * new connection for the one it names.
+   * Whether a login may go on [RFC 7143 6.3.1 and table 11.12.7]: a new session, one that takes the place of
+   * another, or a new connection for the one it names.
    */
   admits(identity: SessionIdentity): LoginStatus {
     if (this.#all.size >= this.#limit) return LOGIN_STATUS.OUT_OF_RESOURCES;
@@ -52,8 +52,8 @@ export class SessionTable {
   }
 
   /**
-   * The handle for a session that a login is about to begin: that of the session it names, or a new one. Not yet taken: `open`
-   * takes it in the same turn.
+   * The handle for a session that a login is about to begin: that of the session it names, or a new one. Not yet
+   * taken: `open` takes it in the same turn.
    */
   tsihFor(identity: SessionIdentity): number {
     if (identity.tsih !== 0) return identity.tsih;
@@ -66,8 +66,8 @@ export class SessionTable {
   }
 
   /**
-   * The login is complete [RFC 7143 6.3.5]: a session of the same initiator port at the same target ends, and when nothing of it is under
-   * way any more, the new one's nexus is opened. Its commands wait for that.
+   * The login is complete [RFC 7143 6.3.5]: a session of the same initiator port at the same target ends, and when
+   * nothing of it is under way any more, the new one's nexus is opened. Its commands wait for that.
    */
   open(login: LoginResult, tsih: number, connection: SessionConnection, peer: Peer): IscsiSession {
     const session = new IscsiSession(this, login, tsih, connection, peer);

@@ -23,8 +23,9 @@ export interface SessionConnection {
 const STATE = { WAITING: 0, OPENING: 1, OPEN: 2, CLOSING: 3, ENDED: 4 } as const;
 
 /**
- * A session [RFC 7143 4.2.4]: one connection (MaxConnections is 1), the numbering of commands and responses, and for normal
- * sessions the I_T nexus. Its commands run when its predecessor has ended and the nexus is open; until then they wait (P11).
+ * A session [RFC 7143 4.2.4]: one connection (MaxConnections is 1), the numbering of commands and responses, and
+ * for normal sessions the I_T nexus. Its commands run when its predecessor has ended and the nexus is open; until
+ * then they wait (P11).
  */
 export class IscsiSession implements Counters {
   readonly table: SessionTable;
@@ -136,8 +137,8 @@ export class IscsiSession implements Counters {
   }
 
   /**
-   * Ends the session: its commands are aborted, the nexus is closed. `done`, perhaps at once, when nothing of it is under way any more.
-   * The connection does so after its own end.
+   * Ends the session: its commands are aborted, the nexus is closed. `done`, perhaps at once, when nothing of it is
+   * under way any more. The connection does so after its own end.
    */
   end(done: () => void = () => {}): void {
     if (this.#state === STATE.ENDED) {

@@ -43,8 +43,9 @@ const TO_SCSI: Readonly<Record<number, Tmf>> = {
 };
 
 /**
- * Task management function requests of a session [RFC 7143 11.5]. Each is answered when all that it affects has ended: no
- * response of an affected command comes after the function's own, and nothing of it touches the disk any more.
+ * Task management function requests of a session [RFC 7143 11.5]. Each is answered when all that it affects has
+ * ended: no response of an affected command comes after the function's own, and nothing of it touches the disk any
+ * more.
  */
 export class TaskManagement {
   readonly #session: IscsiSession;
