@@ -38,9 +38,14 @@ export interface LogicalUnitOptions {
   /** Persistent reservations, kept where APTPL says they outlive a restart. */
   readonly reservations: Reservations;
   readonly log: (line: string) => void;
+  /**
+   * How many blocks of one write are all old or all new whatever happens, loss of power included (P12); 0, as when left out:
+   * WRITE ATOMIC is not offered.
+   */
+  readonly atomicBlocks?: number;
   /** For what goes on in the background: without them SANITIZE is not offered. */
   readonly timers?: Timers;
-  /** The most that SANITIZE writes; SANITIZE_BYTES_PER_SECOND unless given. */
+  /** The most that SANITIZE writes; unless given SANITIZE_BYTES_PER_SECOND, and never so fast that nobody sees it. */
   readonly sanitizeBytesPerSecond?: number;
 }
 

@@ -90,7 +90,7 @@ export class PersistentReservations implements Reservations {
   }
 
   attach(unit: LogicalUnit): void {
-    this.#units.push(unit);
+    if (!this.#units.includes(unit)) this.#units.push(unit);
   }
 
   conflicts(nexus: Nexus, rule: ReservationRule): boolean {

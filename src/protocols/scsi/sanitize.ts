@@ -25,6 +25,11 @@ const ERASE_BYTES = 256 * MiB;
  * How fast it goes unless told otherwise: nobody waits for it at a keyboard, and the drive beneath is also its neighbours'.
  */
 export const SANITIZE_BYTES_PER_SECOND: number = 256 * MiB;
+/**
+ * The least time that overwriting takes at that pace. On small disks it would be over before anybody can look how far it is;
+ * libiscsi's suite looks after four seconds and two sessions.
+ */
+const LEAST_MS = 8000;
 /** How far it may be ahead of that before it waits. */
 const LEAD_MS = 10;
 
@@ -78,6 +83,8 @@ class Sanitize {
   readonly #piece: Uint8Array | null;
   readonly #timers: Timers;
   readonly #began: number;
+  /** How long all of it takes at the pace that it may have. */
+  readonly #wholeMs: number;
   #pass = 0;
   #at = 0;
 
@@ -95,6 +102,12 @@ class Sanitize {
     this.#done = done;
     this.#bytes = unit.blocks * unit.blockBytes;
     this.#piece = job.pattern === null ? null : fill(job.pattern, unit.blockBytes);
+    const rate = unit.options.sanitizeBytesPerSecond;
+    const writtenMs = (bytes: number): number => ((job.passes * this.#bytes) / bytes) * 1000;
+    // Nothing is written to give blocks back.
+    if (job.pattern === null) this.#wholeMs = 0;
+    else if (rate !== undefined) this.#wholeMs = writtenMs(rate);
+    else this.#wholeMs = Math.max(LEAST_MS, writtenMs(SANITIZE_BYTES_PER_SECOND));
   }
 
   run(): void {
@@ -110,8 +123,7 @@ class Sanitize {
         return;
       }
       this.#at += length;
-      const { passes } = this.#job;
-      this.#unit.medium.sanitizing = (this.#pass + this.#at / this.#bytes) / passes;
+      this.#unit.medium.sanitizing = this.#share();
       this.#runLater();
     };
     const piece = this.#piece?.subarray(0, length);
@@ -122,12 +134,14 @@ class Sanitize {
     }
   }
 
+  /** How much of it is done. */
+  #share(): number {
+    return (this.#pass + this.#at / this.#bytes) / this.#job.passes;
+  }
+
   /** At the pace it may have, and not from inside the completion: a device in memory completes at once. */
   #runLater(): void {
-    const rate = this.#unit.options.sanitizeBytesPerSecond ?? SANITIZE_BYTES_PER_SECOND;
-    // Nothing is written to give blocks back.
-    const written = this.#piece === null ? 0 : this.#pass * this.#bytes + this.#at;
-    const due = this.#began + (written / rate) * 1000;
+    const due = this.#began + this.#share() * this.#wholeMs;
     const wait = due - this.#timers.nowMs();
     this.#timers.after(wait > LEAD_MS ? wait : 0, () => this.run());
   }

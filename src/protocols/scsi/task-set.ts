@@ -60,7 +60,8 @@ export class TaskSet {
 
   /**
    * Marks tasks as aborted. Those that had not begun end at once, through `end`; `abort` is told of the others, which end
-   * when nothing of them is under way. `done`, perhaps at once, when all have ended: from then on none of them touches the medium.
+   * when nothing of them is under way. `done`, perhaps at once, when all have ended: from then on none of
+   * them touches the medium.
    */
   abort(
     fits: (task: ScsiTask) => boolean,

@@ -118,6 +118,7 @@ test('WRITE SAME: a pattern, zeroes, to the last block, and no more than it says
   assert.equal(from.refused(writeSame16(0, 1, 0x08), { dataOut: block }), '5 2400 C1.3');
   assert.equal(from.refused(writeSame16(0, 1, 0x10), { dataOut: block }), '5 2400 C1.4');
   assert.equal(from.refused([0x41, 1, 0, 0, 0, 0, 0, 0, 1, 0]), '5 2400 C1.0');
+  assert.equal(from.refused([0x41, 8, 0, 0, 0, 0, 0, 0, 1, 0]), '5 2400 C1.3');
   assert.equal(from.refused(writeSame16(511, 2), { dataOut: block }), '5 2100');
   assert.equal(from.refused(writeSame16(2n ** 64n - 1n, 0), { dataOut: block }), '5 2100');
   assert.equal(from.refused(writeSame16(512, 0), { dataOut: block }), '5 2100');
@@ -148,6 +149,9 @@ test('thin disks: WRITE SAME with UNMAP and UNMAP deallocate, and what was is ze
   assert.ok(!hole(0));
   from.good(writeSame16(0, 8, 0x08), { dataOut: filled(0) });
   assert.ok(hole(0) && !hole(8));
+  // UNMAP of blocks that are not zeroes: they are written.
+  from.good(writeSame16(0, 8, 0x08), { dataOut: filled(6) });
+  assert.deepEqual(from.good(read10(7, 1)), filled(6));
   from.good(writeSame16(0, 8), { dataOut: filled(0) });
   assert.ok(!hole(0), 'without UNMAP the blocks are mapped');
   from.good(

@@ -103,7 +103,7 @@ test('standard INQUIRY data, byte by byte', () => {
     ...text('Test disk', 16),
     ...text('1.0', 4),
   ]);
-  assert.deepEqual(data.slice(58, 68), [0, 0xa0, 0x09, 0x60, 0x04, 0x60, 0x06, 0x00, 0, 0]);
+  assert.deepEqual(data.slice(58, 68), [0, 0xa0, 0x09, 0x60, 0x04, 0x60, 0x06, 0x00, 0x04, 0xc0]);
   assert.deepEqual([...from.good([0x12, 0, 0, 0, 5, 0])], data.slice(0, 5));
   assert.deepEqual([...from.good([0x12, 0, 0, 2, 0, 0])], data);
   assert.equal(from.refused([0x12, 0, 1, 1, 0, 0]), '5 2400 C2');
@@ -191,7 +191,7 @@ test('extended INQUIRY data, Block Limits, characteristics, provisioning', () =>
       ...be32(0),
       ...(thin ? unmaps : Array<number>(16).fill(0)),
       ...be64(65_536),
-      ...be32(1),
+      ...be32(0),
     ]);
   }
   assert.deepEqual(vpd(from, 0xb1).slice(4, 8), [0, 1, 0, 0]);
@@ -202,7 +202,7 @@ test('extended INQUIRY data, Block Limits, characteristics, provisioning', () =>
   assert.deepEqual(vpd(from, 0xb2).slice(4), [0, 0, 0, 0]);
   assert.deepEqual(
     vpd(bench({ unit: { thin: true } }).initiator(), 0xb2).slice(4),
-    [0, 0xe4, 2, 0],
+    [0, 0xc4, 2, 0],
   );
 });
 
@@ -282,7 +282,7 @@ test('REPORT LUNS, also where there is no logical unit', () => {
 });
 
 test('REPORT SUPPORTED OPERATION CODES agrees with what is done', () => {
-  const at = bench({ unit: { thin: true } });
+  const at = bench({ unit: { thin: true, atomicBlocks: 1 } });
   const from = at.initiator();
   const all = from.good(supported(0));
   const commands = commandsOf(at.unit);

@@ -7,8 +7,11 @@ import { vpdPage } from './vpd-pages.ts';
 
 const EVPD = 0x01;
 
-/** [SPC-4 table 152] Version descriptors: SAM-5, iSCSI, SPC-4, SBC-4, each without a revision claimed. */
-const VERSION_DESCRIPTORS = [0x00a0, 0x0960, 0x0460, 0x0600];
+/**
+ * [SPC-4 table 152] Version descriptors: SAM-5, iSCSI, SPC-4, SBC-4, each without a revision claimed; and SBC-3, which is what
+ * older initiators, and libiscsi's suite, know of SBC-4.
+ */
+const VERSION_DESCRIPTORS = [0x00a0, 0x0960, 0x0460, 0x0600, 0x04c0];
 
 const STANDARD_BYTES = 96;
 

@@ -7,7 +7,7 @@ import { MAX_COMPARE_AND_WRITE_BLOCKS } from './compare-and-write.ts';
 import { ascii } from './inquiry.ts';
 import { THIRD_PARTY_COPY, thirdPartyCopyPage } from './third-party-copy-page.ts';
 import { MAX_UNMAP_DESCRIPTORS } from './unmap.ts';
-import { MAX_ATOMIC_BLOCKS } from './write-atomic.ts';
+import { atomicBlocks } from './write-atomic.ts';
 
 // Vital product data [SPC-4 7.8, SBC-4 6.6].
 
@@ -116,7 +116,7 @@ function blockLimits(unit: LogicalUnit): Uint8Array {
   }
   view.setUint32(36, most);
   // MAXIMUM ATOMIC TRANSFER LENGTH; no alignment, no granularity, no boundaries.
-  view.setUint32(40, MAX_ATOMIC_BLOCKS);
+  view.setUint32(40, atomicBlocks(unit));
   return body;
 }
 
@@ -134,8 +134,8 @@ function characteristics(unit: LogicalUnit): Uint8Array {
 function provisioning(unit: LogicalUnit): Uint8Array {
   const body = new Uint8Array(4);
   if (!unit.options.thin) return body;
-  // LBPU, LBPWS, LBPWS10, LBPRZ 001b: unmapped blocks read as zeroes.
-  body[1] = 0x80 | 0x40 | 0x20 | 0x04;
+  // LBPU, LBPWS, LBPRZ 001b: unmapped blocks read as zeroes. Not LBPWS10: see write-same.ts.
+  body[1] = 0x80 | 0x40 | 0x04;
   // PROVISIONING TYPE: thin
   body[2] = 2;
   return body;

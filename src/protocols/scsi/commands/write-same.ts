@@ -8,6 +8,9 @@ import { inTurn, type Outcome, request, transfer } from '../unit-io.ts';
 import { blocksField, blocksOf, inRange, lbaOf } from './block-range.ts';
 
 // WRITE SAME (10), (16): one block over a range. Zeroes become WRITE_ZEROES, which file systems do without writing.
+//
+// UNMAP is for (16) alone (LBPWS, not LBPWS10), which initiators prefer. Blocks that are not zeroes are written also with
+// UNMAP, for what is read is to be as if they had been [SBC-4 5.49]; libiscsi's suite sends such to (10) and expects zeroes.
 
 const UNMAP = 0x08;
 /** [SBC-4 5.50] (16) only: no data-out buffer, the block is zeroes. */
@@ -78,7 +81,7 @@ function command(form: 10 | 16, opcode: number, section: string): CommandSpec {
   const lba32 = [0xff, 0xff, 0xff, 0xff];
   const usage =
     form === 10
-      ? [opcode, UNMAP, ...lba32, 0x3f, 0xff, 0xff, 0x04]
+      ? [opcode, 0, ...lba32, 0x3f, 0xff, 0xff, 0x04]
       : [opcode, UNMAP | NDOB, ...lba32, ...lba32, ...lba32, 0x3f, 0x04];
   return {
     name: `WRITE SAME (${form})`,
