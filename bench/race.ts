@@ -67,6 +67,8 @@ export interface Race<S extends Subject, W extends Workload> {
   readonly rounds: number;
   readonly time: RunTime;
   readonly say: (line: string) => void;
+  /** Where the next server shall listen, "127.0.0.1:PORT"; without it, at a Unix socket. */
+  readonly address?: () => string;
   /** Runs a workload's client against a server that listens at `socket`. */
   client(workload: W, subject: S, socket: string): Promise<Measurement>;
 }
@@ -144,8 +146,8 @@ async function runOnce<S extends Subject, W extends Workload>(
 ): Promise<Run> {
   const image = join(folder, 'disk.img');
   settle(image);
-  const socket = join(folder, 'disk.sock');
-  rmSync(socket, { force: true });
+  const socket = race.address?.() ?? join(folder, 'disk.sock');
+  if (race.address === undefined) rmSync(socket, { force: true });
   const command = subject.command(image, socket, folder);
   const server = await ServerProcess.start(subject.name, command, socket, subject.env);
   let measured: Measurement;

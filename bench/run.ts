@@ -11,11 +11,14 @@ import { findSubjects } from './nbd/subjects.ts';
 import { WORKLOADS } from './nbd/workloads.ts';
 import { IMAGE_MIB, runRace, storageFolders } from './race.ts';
 import type { Race, Subject, Workload } from './race.ts';
+import { findIscsiClients, freePort, runIscsiClient } from './iscsi/clients.ts';
+import { findIscsiSubjects } from './iscsi/subjects.ts';
+import { ISCSI_WORKLOADS } from './iscsi/workloads.ts';
 import { findQemuImg, runBlkLoad, runQemuImg } from './vhost-user-blk/clients.ts';
 import { findBlkSubjects } from './vhost-user-blk/subjects.ts';
 import { BLK_WORKLOADS } from './vhost-user-blk/workloads.ts';
 
-const USAGE = `Usage: npm run bench -- nbd|vhost-user-blk [options]
+const USAGE = `Usage: npm run bench -- nbd|vhost-user-blk|iscsi [options]
   --json FILE        rows and ratios as JSON
   --md FILE          the table as Markdown
   --svg FILE         the table as a picture
@@ -28,7 +31,7 @@ const USAGE = `Usage: npm run bench -- nbd|vhost-user-blk [options]
 Peers are those of .peers/trixie (npm run bench:peers) or of HOLDFAST_PEERS=DIR, else the system's.
 `;
 
-const SUITES = ['nbd', 'vhost-user-blk'] as const;
+const SUITES = ['nbd', 'vhost-user-blk', 'iscsi'] as const;
 
 interface Options {
   readonly suite: (typeof SUITES)[number];
@@ -87,6 +90,7 @@ interface Suite<S extends Subject, W extends Workload> {
   /** What the clients are. */
   readonly notes: readonly string[];
   readonly client: Race<S, W>['client'];
+  readonly address?: () => string;
 }
 
 function chosen<S extends Subject>(options: Options, found: readonly S[]): S[] {
@@ -126,8 +130,9 @@ async function race<S extends Subject, W extends Workload>(
   }
   const time = timeOf(options);
   const { suite: name, rounds } = options;
-  const { client } = suite;
-  const rows = await runRace({ suite: name, subjects, workloads, rounds, time, say, client });
+  const { client, address } = suite;
+  const common = { suite: name, subjects, workloads, rounds, time, say, client };
+  const rows = await runRace(address === undefined ? common : { ...common, address });
   const ours = new Set(subjects.filter((subject) => subject.ours).map((subject) => subject.name));
   const peers = new Set(subjects.map((subject) => subject.name).filter((one) => !ours.has(one)));
   const report: Report = { rows, ratios: ratiosOf(rows, [...ours][0] ?? '', peers) };
@@ -180,9 +185,26 @@ function raceVhostUserBlk(options: Options): Promise<void> {
   });
 }
 
+function raceIscsi(options: Options): Promise<void> {
+  const clients = findIscsiClients();
+  return race(options, {
+    title: 'Holdfast and its peers over iSCSI',
+    ...findIscsiSubjects(options.build),
+    workloads: ISCSI_WORKLOADS,
+    notes: [
+      `${clients.notes.join('; ')}; load: bench/iscsi/load.ts, our own initiator, one process`,
+    ],
+    address: freePort,
+    client: (workload, subject, socket) =>
+      runIscsiClient(clients, workload, subject, socket, timeOf(options)),
+  });
+}
+
+const RACES = { nbd: raceNbd, 'vhost-user-blk': raceVhostUserBlk, iscsi: raceIscsi } as const;
+
 function main(): Promise<void> {
   const options = parse();
-  return options.suite === 'nbd' ? raceNbd(options) : raceVhostUserBlk(options);
+  return RACES[options.suite](options);
 }
 
 try {

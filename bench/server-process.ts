@@ -110,9 +110,14 @@ function statFields(pid: string): string[] | null {
   }
 }
 
+/** `socket`: a path, or "127.0.0.1:PORT". */
 function accepts(socket: string): Promise<boolean> {
   return new Promise((resolve) => {
-    const connection = createConnection(socket);
+    const [host = '', port] = socket.split(':');
+    const connection =
+      port === undefined
+        ? createConnection(socket)
+        : createConnection({ host, port: Number(port) });
     connection.once('connect', () => {
       connection.destroy();
       resolve(true);

@@ -12,12 +12,16 @@ const connectCall = libc.func('int connect(int, const void *, uint32_t)');
 const sendCall = libc.func('int64_t send(int, uintptr_t, size_t, int)');
 const recvCall = libc.func('int64_t recv(int, uintptr_t, size_t, int)');
 const pollCall = libc.func('int poll(uintptr_t, uint64_t, int)');
+const setsockopt = libc.func('int setsockopt(int, int, int, const void *, uint32_t)');
 const closeCall = libc.func('int close(int)');
 
 const PROT_READ_WRITE = 3;
 const MAP_PRIVATE_ANONYMOUS = 0x22;
 const MSG_NOSIGNAL = 0x4000;
 const AF_UNIX = 1;
+const AF_INET = 2;
+const IPPROTO_TCP = 6;
+const TCP_NODELAY = 1;
 const SOCK_STREAM_CLOEXEC = 1 | 0o2000000;
 const EINTR = 4;
 
@@ -50,6 +54,21 @@ export function connectUnix(path: string): number {
   address.writeUInt16LE(AF_UNIX, 0);
   name.copy(address, 2);
   if (Number(connectCall(fd, address, address.length)) < 0) fail(`connect to ${path}`);
+  return fd;
+}
+
+/** A connected, blocking TCP socket to this machine's 127.0.0.1; nothing waits for more before it is sent. */
+export function connectTcp(port: number): number {
+  const fd = Number(socket(AF_INET, SOCK_STREAM_CLOEXEC, 0));
+  if (fd < 0) fail('socket');
+  const on = Buffer.alloc(4);
+  on.writeInt32LE(1);
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, on, on.length);
+  const address = Buffer.alloc(16);
+  address.writeUInt16LE(AF_INET, 0);
+  address.writeUInt16BE(port, 2);
+  address.set([127, 0, 0, 1], 4);
+  if (Number(connectCall(fd, address, address.length)) < 0) fail(`connect to port ${port}`);
   return fd;
 }
 
