@@ -11,6 +11,7 @@ import type { Chain, Virtqueue } from '../../src/protocols/virtio/virtqueue.ts';
 import { type GuestRequest, requestOf } from './guest.ts';
 import type { KillPoints } from './kill-points.ts';
 import type { Oracle } from './oracle.ts';
+import { scsiOpOf } from './scsi-tags.ts';
 import type { Vm } from './vm.ts';
 
 /** A mistake to put into the virtio side of a server. */
@@ -48,7 +49,10 @@ export interface BlkContext {
 const TAGS = new WeakMap<BlkRequest, GuestRequest>();
 
 /** The number that a simulated client or guest has given the request that an Io is part of. 0: none of theirs. */
-export function opOf({ context }: Io): number {
+export function opOf(io: Io): number {
+  const { context } = io;
+  const scsi = scsiOpOf(io);
+  if (scsi !== undefined) return scsi;
   if (context instanceof Chunk) return context.request.cookieLow;
   return context instanceof BlkRequest ? (TAGS.get(context)?.op.id ?? 0) : 0;
 }

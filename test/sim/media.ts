@@ -126,6 +126,9 @@ export function fillSector(bytes: Buffer, at: number, op: number, sector: number
   bytes.fill(PATTERN, at, at + SECTOR_BYTES);
 }
 
+/** In place of a sector's number. */
+export const ANY_SECTOR = 0xffffffff;
+
 const PATTERN = Buffer.alloc(8);
 const EXPECTED = Buffer.alloc(SECTOR_BYTES);
 const ZEROES = Buffer.alloc(SECTOR_BYTES);
@@ -135,7 +138,9 @@ export function readSector(bytes: Buffer, at: number, sector: number): number {
   const there = bytes.subarray(at, at + SECTOR_BYTES);
   if (there.equals(ZEROES)) return 0;
   const op = there.readUInt32BE(0);
-  fillSector(EXPECTED, 0, op, sector);
+  // One block for many sectors (WRITE SAME) cannot say where it is.
+  const anywhere = there.readUInt32BE(4) === ANY_SECTOR;
+  fillSector(EXPECTED, 0, op, anywhere ? ANY_SECTOR : sector);
   return there.equals(EXPECTED) ? op : -1;
 }
 

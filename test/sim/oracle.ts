@@ -1,105 +1,9 @@
 import type { Media } from './media.ts';
+import type { Op, OracleSession } from './ops.ts';
 
 /** Stops a run: what was promised was not kept. */
 export class Violation extends Error {
   override readonly name: string = 'Violation';
-}
-
-export type Kind = 'read' | 'write' | 'zeroes' | 'trim' | 'flush' | 'cache' | 'status';
-
-/** What the oracle knows of the connection of a request. */
-export interface OracleSession {
-  readonly id: number;
-  /** Names the client across connections; resumable: it outlives a crash of the host. */
-  readonly peerKey: string;
-  readonly resumable: boolean;
-  /** Whether the client was told that it may flush. */
-  flushes: boolean;
-  /** The connection was cut by the client at this tick. */
-  goneAt: number;
-  goArrivedAt: number;
-  /** When its first flush arrived. */
-  firstFlushAt: number;
-  /** Its requests lie in memory that outlives the server: a virtual machine's, with an in-flight region. */
-  survives: boolean;
-  /** It was told that the write cache is off, and relies on every completed write (P3). */
-  believesThrough: boolean;
-}
-
-export function newSession(
-  facts: Pick<OracleSession, 'id' | 'peerKey' | 'resumable' | 'flushes'>,
-): OracleSession {
-  return {
-    ...facts,
-    goneAt: Infinity,
-    goArrivedAt: Infinity,
-    firstFlushAt: Infinity,
-    survives: false,
-    believesThrough: false,
-  };
-}
-
-/** One request of a client. Ticks are the oracle's own count of events: exact, unlike milliseconds. */
-export class Op {
-  readonly id: number;
-  readonly kind: Kind;
-  readonly session: OracleSession;
-  readonly first: number;
-  readonly sectors: number;
-  readonly fua: boolean;
-  /** Nothing passes it, and it is stable when it completes. */
-  barrier = false;
-  /** It goes to the store in one batch: a barrier can keep its place among such. */
-  whole = false;
-  /** Its session relied on every completed write when it arrived. */
-  through = false;
-  /** When it arrived last: a server process takes up again what its predecessor left. */
-  lastArrivedAt = Infinity;
-  /** When its header was in the server's memory; Infinity: it never was. */
-  arrivedAt = Infinity;
-  /** When the server said its answer, or when it can have no effect any more. */
-  endedAt = Infinity;
-  answered = false;
-  error = 0;
-  /** It was answered with success, and what it wrote is there for readers until something newer is. */
-  definite = false;
-  /** A promise was given that a power cut does not take it. */
-  guaranteed = false;
-  /** Parts of it that the store has done; whether one came to it, or left it, with the write cache on. */
-  parts = 0;
-  cameLoose = false;
-  leftLoose = false;
-  /** Where in the order of the media each sector's version is. */
-  readonly orders = new Map<number, number>();
-
-  constructor(
-    id: number,
-    kind: Kind,
-    session: OracleSession,
-    first: number,
-    sectors: number,
-    fua: boolean,
-  ) {
-    this.id = id;
-    this.kind = kind;
-    this.session = session;
-    this.first = first;
-    this.sectors = sectors;
-    this.fua = fua;
-  }
-
-  get mutates(): boolean {
-    return this.kind === 'write' || this.kind === 'zeroes' || this.kind === 'trim';
-  }
-
-  get zero(): boolean {
-    return this.kind !== 'write';
-  }
-
-  get text(): string {
-    const fua = (this.fua ? '+fua' : '') + (this.barrier ? '+barrier' : '');
-    return `${this.kind}${fua} #${this.id} of sectors ${this.first}+${this.sectors} (session ${this.session.id})`;
-  }
 }
 
 export interface OracleTraits {
@@ -129,6 +33,8 @@ export class Oracle {
   submitsAtSession = false;
   /** Answers that virtual machines could see. */
   guests = 0;
+  /** Answers to initiators. */
+  initiators = 0;
   /** WCE as the operator last asked for it. */
   writeCache = true;
   readonly #media: Media;
@@ -168,6 +74,11 @@ export class Oracle {
 
   note(text: string): void {
     this.failure ??= new Violation(text);
+  }
+
+  /** A sync has failed, at any time so far. */
+  get everFailed(): boolean {
+    return this.#failedOrder >= 0;
   }
 
   get poisoned(): boolean {
@@ -255,8 +166,9 @@ export class Oracle {
     op.leftLoose = false;
     op.arrivedAt = Math.min(op.arrivedAt, this.tick);
     op.lastArrivedAt = this.tick;
-    op.through = op.session.believesThrough;
-    if (op.kind === 'flush') {
+    // Of a request in many parts some are submitted later: each counts by itself.
+    op.through = op.whole && op.session.believesThrough;
+    if (op.kind === 'flush' || (op.kind === 'read' && op.fua)) {
       op.session.firstFlushAt = Math.min(op.session.firstFlushAt, this.tick);
     }
   }
@@ -272,7 +184,17 @@ export class Oracle {
     if (error !== 0) this.seen.failed += 1;
     if (op.kind === 'flush') this.#flushAnswered(op);
     else if (op.mutates) this.#mutationAnswered(op);
-    else this.ops.delete(op.id);
+    else {
+      this.ops.delete(op.id);
+      if (op.fua) this.#stableReadAnswered(op);
+    }
+  }
+
+  /** READ with FUA: what was acknowledged before is not only in a cache. */
+  #stableReadAnswered(op: Op): void {
+    if (op.error === EIO) this.#judgeFailure(op, false);
+    if (op.error !== 0 || this.#traits.ignoresFlush || this.poisoned) return;
+    this.#settle(`P2: ${op.text} succeeded`, op.lastArrivedAt, op);
   }
 
   #mutationAnswered(op: Op): void {
@@ -314,7 +236,8 @@ export class Oracle {
     if (op.through || session.believesThrough)
       return 'P3: the guest was told that the cache is off';
     if (!session.flushes) return 'P9: the client was not given a flush';
-    if (this.#traits.untilFlush && op.lastArrivedAt < session.firstFlushAt) {
+    const since = op.streamed ? op.startedAt : op.lastArrivedAt;
+    if (this.#traits.untilFlush && since < session.firstFlushAt) {
       return 'P9: until-flush, and the session has not flushed';
     }
     if (op.parts > 0 && (!op.cameLoose || !op.leftLoose)) return 'P3: the write cache is off';
@@ -351,20 +274,54 @@ export class Oracle {
       return;
     }
     this.seen.flushed += 1;
-    if (this.#traits.ignoresFlush) return;
+    if (this.#traits.ignoresFlush || op.immediate) return;
     if (op.lastArrivedAt > this.#failedAt)
       this.fail(`P5: ${op.text} succeeded after a failed sync`);
-    this.#settle(`P1: ${op.text} succeeded`, op.lastArrivedAt);
+    this.#settle(`P1: ${op.text} succeeded`, op.lastArrivedAt, op.ranged ? op : null);
     this.#judgeToldTruth(op);
   }
 
-  /** Everything acknowledged before `tick` is promised to be stable. */
-  #settle(why: string, tick: number): void {
+  /** Everything acknowledged before `tick`, or what of it is in the range of a request, is promised to be stable. */
+  #settle(why: string, tick: number, range: Op | null = null): void {
     for (const op of this.#unstable) {
       if (op.endedAt >= tick) continue;
+      if (range !== null && !isInside(op, range)) {
+        this.#requirePart(op, range, why);
+        continue;
+      }
       this.#requireStable(op, why);
       op.guaranteed = true;
       this.#unstable.delete(op);
+    }
+  }
+
+  #requirePart(op: Op, range: Op, why: string): void {
+    if (this.#traits.blind) return;
+    for (const [sector, order] of op.orders) {
+      if (sector < range.first || sector >= range.first + range.sectors) continue;
+      if (this.#media.stable(sector).order >= order) continue;
+      this.fail(`${why}: sector ${sector} of ${op.text} would not survive a power cut`);
+    }
+  }
+
+  /** A flush that was answered at once has ended, inside the server. */
+  immediateEnded(op: Op, error: boolean): void {
+    if (error) this.#judgeFailure(op, false);
+  }
+
+  /** It was aborted: it is never answered, and nothing of it touches the disk any more. */
+  aborted(op: Op): void {
+    this.tick += 1;
+    op.endedAt = Math.min(op.endedAt, this.tick);
+    if (op.arrivedAt !== Infinity && (op.kind === 'flush' || op.fua)) {
+      this.#mustTell.delete(op.session.peerKey);
+    }
+  }
+
+  /** COMPARE AND WRITE says that it found these contents. */
+  compared(op: Op, contents: readonly number[]): void {
+    for (let i = 0; i < contents.length; i += 1) {
+      this.#judgeContent(`${op.text} found`, op.first + i, contents[i] as number, op.arrivedAt);
     }
   }
 
@@ -444,7 +401,9 @@ export class Oracle {
   /** A part of a mutation reaches the store, or is about to leave it (P3: the stricter of the two counts). */
   partCame(id: number): void {
     const op = this.ops.get(id);
-    if (op !== undefined && this.writeCache) op.cameLoose = true;
+    if (op === undefined) return;
+    op.startedAt = this.tick;
+    if (this.writeCache) op.cameLoose = true;
   }
 
   partLeaves(id: number): void {
@@ -598,4 +557,8 @@ export class Oracle {
       (op) => !op.answered && op.endedAt === Infinity && alive(op.session),
     );
   }
+}
+
+function isInside(op: Op, range: Op): boolean {
+  return op.first >= range.first && op.first + op.sectors <= range.first + range.sectors;
 }

@@ -7,6 +7,8 @@ import type { BlkFaults } from './blk-tags.ts';
 import type { SimClock } from './clock.ts';
 import { PoisoningPool, SimReactor } from './clock.ts';
 import type { Media } from './media.ts';
+import type { IscsiWorld } from './iscsi-scenario.ts';
+import { IscsiServer, type ScsiFaults } from './iscsi-server.ts';
 import { makePrng } from './media.ts';
 import type { Oracle } from './oracle.ts';
 import type { Scenario } from './scenario.ts';
@@ -31,6 +33,9 @@ export interface Faults {
   /** Of the virtio side. */
   readonly blk?: BlkFaults;
   readonly tuneVms?: (world: VmWorld) => VmWorld;
+  /** Of the SCSI side. */
+  readonly scsi?: ScsiFaults;
+  readonly tuneIscsi?: (world: IscsiWorld) => IscsiWorld;
   /** The oracle does not look at the drive, only at what clients and power cuts show. */
   readonly blind?: boolean;
   readonly tune?: (scenario: Scenario) => Scenario;
@@ -50,6 +55,8 @@ export interface ServerOptions {
   readonly log: (line: string) => void;
   /** Present: virtual machines are served, too. */
   readonly vms?: { readonly world: VmWorld; readonly oracle: Oracle };
+  /** Present: so are iSCSI initiators. */
+  readonly iscsi?: { readonly world: IscsiWorld; readonly oracle: Oracle };
 }
 
 const PAGE_BYTES = 272 * 1024;
@@ -66,6 +73,8 @@ export class SimServer {
   stopping = false;
   /** Null: there are no virtual machines in this world. */
   readonly vms: VmServer | null;
+  /** Null: there are no initiators. */
+  readonly iscsi: IscsiServer | null;
   readonly #export: NbdExport;
   readonly #log: (line: string) => void;
   #allEnded: () => void = () => {};
@@ -110,6 +119,13 @@ export class SimServer {
     const makeExport = faults.makeExport ?? ((disk: Disk) => new NbdExport('', 'simulated', disk));
     this.#export = makeExport(this.disk);
     this.vms = options.vms === undefined ? null : new VmServer(this, options, options.vms);
+    this.iscsi = options.iscsi === undefined ? null : new IscsiServer(this, options, options.iscsi);
+    const fence = this.#export.fenceGone.bind(this.#export);
+    // Whoever comes, over any face, has those who are gone ended first.
+    this.#export.fenceGone = () => {
+      fence();
+      this.iscsi?.fence();
+    };
   }
 
   /** As DataPlane does it for its faces. */
@@ -144,6 +160,7 @@ export class SimServer {
       await ended;
     }
     await this.vms?.stop();
+    await this.iscsi?.stop();
     let stable = true;
     try {
       await this.disk.close();

@@ -9,9 +9,13 @@ import { CACHE_MODES } from '../../src/durability/modes.ts';
 import { ClientConnection, type ConnectionHost } from './client.ts';
 import { SimClock } from './clock.ts';
 import { Fleet, type FleetHost } from './fleet.ts';
+import { Initiators, type InitiatorsHost } from './initiators.ts';
+import { type IscsiWorld, planIscsi } from './iscsi-scenario.ts';
+import type { IscsiServer } from './iscsi-server.ts';
 import { Killed } from './kill-points.ts';
 import { makePrng, Media } from './media.ts';
-import { newSession, Oracle, Violation } from './oracle.ts';
+import { Oracle, Violation } from './oracle.ts';
+import { newSession } from './ops.ts';
 import { type ClientPlan, planScenario, type Scenario } from './scenario.ts';
 import { type Faults, SimServer } from './server.ts';
 import type { DiskWatcher } from './sim-disk.ts';
@@ -23,6 +27,8 @@ export interface RunResult {
   readonly seed: number;
   /** Requests of virtual machines that were answered; 0 in a world without. */
   readonly guests: number;
+  /** The same of iSCSI initiators. */
+  readonly initiators: number;
   /** What was not kept, or null. */
   readonly violation: string | null;
   readonly seen: Oracle['seen'];
@@ -33,8 +39,27 @@ export interface RunResult {
 /** Turns of one run: far more than any needs. */
 const MAX_TURNS = 400_000;
 
-/** Who is in a world: clients of NBD alone, or virtual machines, too. */
-export type WorldKind = 'nbd' | 'vm';
+/** Who is in a world: clients of NBD alone, or virtual machines or iSCSI initiators, too. */
+export const WORLD_KINDS = ['nbd', 'vm', 'iscsi'] as const;
+export type WorldKind = (typeof WORLD_KINDS)[number];
+
+/** Who is there besides clients of NBD. */
+interface Others {
+  readonly vms: VmWorld | null;
+  readonly iscsi: IscsiWorld | null;
+}
+
+function plan(seed: number, kind: WorldKind, faults: Faults): { scenario: Scenario } & Others {
+  if (kind === 'vm') {
+    const { scenario, world } = planVms(seed);
+    return { scenario, vms: faults.tuneVms?.(world) ?? world, iscsi: null };
+  }
+  if (kind === 'iscsi') {
+    const { scenario, world } = planIscsi(seed);
+    return { scenario, vms: null, iscsi: faults.tuneIscsi?.(world) ?? world };
+  }
+  return { scenario: planScenario(seed), vms: null, iscsi: null };
+}
 
 /** Runs one seed. `trace` gets a line for each thing that happens to the server as a whole. */
 export async function simulate(
@@ -43,10 +68,9 @@ export async function simulate(
   trace: (line: string) => void = () => {},
   kind: WorldKind = 'nbd',
 ): Promise<RunResult> {
-  const planned = kind === 'vm' ? planVms(seed) : { scenario: planScenario(seed), world: null };
+  const planned = plan(seed, kind, faults);
   const scenario = faults.tune?.(planned.scenario) ?? planned.scenario;
-  const vms = planned.world === null ? null : (faults.tuneVms?.(planned.world) ?? planned.world);
-  const world = new World(scenario, faults, trace, vms);
+  const world = new World(scenario, faults, trace, planned);
   let violation: string | null = null;
   try {
     await world.run();
@@ -56,8 +80,8 @@ export async function simulate(
     world.cleanUp();
   }
   const { turns, clock, oracle } = world;
-  const { guests } = oracle;
-  return { seed, guests, violation, seen: oracle.seen, turns, virtualMs: clock.nowMs() };
+  const { guests, initiators, seen } = oracle;
+  return { seed, guests, initiators, violation, seen, turns, virtualMs: clock.nowMs() };
 }
 
 function describe(error: unknown): string {
@@ -69,7 +93,7 @@ function describe(error: unknown): string {
 let worlds = 0;
 
 /** The host, its disk, its operator, and everybody who connects to the server on it. */
-class World implements ConnectionHost, DiskWatcher, FleetHost {
+class World implements ConnectionHost, DiskWatcher, FleetHost, InitiatorsHost {
   readonly clock: SimClock;
   readonly prng: Prng;
   readonly oracle: Oracle;
@@ -96,15 +120,11 @@ class World implements ConnectionHost, DiskWatcher, FleetHost {
   #done = false;
   readonly ignoresFlush: boolean;
   readonly maxTransferBytes: number;
-  readonly #vms: VmWorld | null;
+  readonly #others: Others;
   readonly #fleet: Fleet | null;
+  readonly #initiators: Initiators | null;
 
-  constructor(
-    scenario: Scenario,
-    faults: Faults,
-    trace: (line: string) => void,
-    vms: VmWorld | null,
-  ) {
+  constructor(scenario: Scenario, faults: Faults, trace: (line: string) => void, others: Others) {
     this.#scenario = scenario;
     this.#faults = faults;
     this.#trace = (line) => trace(`${this.clock.nowMs().toFixed(2)} ${line}`);
@@ -123,8 +143,10 @@ class World implements ConnectionHost, DiskWatcher, FleetHost {
     });
     this.ignoresFlush = mode.ignoreFlush;
     this.maxTransferBytes = scenario.disk.maxTransferBytes ?? MAX_TRANSFER_BYTES;
-    this.#vms = vms;
+    this.#others = others;
+    const { vms, iscsi } = others;
     this.#fleet = vms === null ? null : new Fleet(this, vms);
+    this.#initiators = iscsi === null ? null : new Initiators(this, iscsi, scenario.network);
     worlds += 1;
     this.#statePath = statePathOf(join(tmpdir(), `holdfast-sim-${process.pid}-${worlds}`));
   }
@@ -136,6 +158,7 @@ class World implements ConnectionHost, DiskWatcher, FleetHost {
       for (let i = 0; i < plan.connections; i += 1) this.#connect(plan);
     }
     this.#fleet?.start();
+    this.#initiators?.start();
     this.#planChaos();
     await this.#turn();
     this.#settled();
@@ -187,6 +210,13 @@ class World implements ConnectionHost, DiskWatcher, FleetHost {
     this.#trace(line);
   }
 
+  // InitiatorsHost
+
+  target(): IscsiServer | null {
+    const server = this.#server;
+    return server === null || server.stopping ? null : server.iscsi;
+  }
+
   // DiskWatcher
 
   submitted(op: number): void {
@@ -195,6 +225,7 @@ class World implements ConnectionHost, DiskWatcher, FleetHost {
 
   applying(op: number): void {
     this.oracle.applying(op);
+    this.#initiators?.applying(op, this.#media);
   }
 
   applied(op: number, sector: number, order: number): void {
@@ -262,6 +293,8 @@ class World implements ConnectionHost, DiskWatcher, FleetHost {
       this.oracle.fail(`hang: ${this.#live.size} connections wait for nothing`);
     const vms = this.#fleet?.count ?? 0;
     if (vms > 0) this.oracle.fail(`hang: ${vms} virtual machines wait for nothing`);
+    const initiators = this.#initiators?.count ?? 0;
+    if (initiators > 0) this.oracle.fail(`hang: ${initiators} sessions of initiators wait`);
     this.#nothingHeld();
   }
 
@@ -274,7 +307,7 @@ class World implements ConnectionHost, DiskWatcher, FleetHost {
     if (reactor.pool.inUse > 0) {
       this.oracle.fail(`leak: ${reactor.pool.inUse} pages are held, and nobody is connected`);
     }
-    const leaks = server.vms?.leaks ?? '';
+    const leaks = server.vms?.leaks ?? server.iscsi?.leaks ?? '';
     if (leaks !== '') this.oracle.fail(`leak: ${leaks}, and nobody is connected`);
   }
 
@@ -295,6 +328,8 @@ class World implements ConnectionHost, DiskWatcher, FleetHost {
     else writeFileSync(this.#statePath, `${JSON.stringify(this.#persisted)}\n`);
     // Before it trusts the file: what an earlier process left unstable is synced (openFileStore).
     if (this.#faults.noSyncAtOpen !== true) this.#media.endSync(this.#media.order, 'done');
+    const { vms, iscsi } = this.#others;
+    const { oracle } = this;
     this.#server = new SimServer({
       clock: this.clock,
       scenario: this.#scenario,
@@ -306,7 +341,8 @@ class World implements ConnectionHost, DiskWatcher, FleetHost {
       generation: this.#generation,
       persist: (_path, record, done) => this.#persist(record, done),
       log: (line) => this.#trace(`server: ${line}`),
-      ...(this.#vms === null ? {} : { vms: { world: this.#vms, oracle: this.oracle } }),
+      ...(vms === null ? {} : { vms: { world: vms, oracle } }),
+      ...(iscsi === null ? {} : { iscsi: { world: iscsi, oracle } }),
     });
     const mode = CACHE_MODES[this.#scenario.mode];
     this.oracle.writeCache = mode.writeCache;
@@ -354,6 +390,7 @@ class World implements ConnectionHost, DiskWatcher, FleetHost {
       this.oracle.acceptLoss();
     }
     for (const connection of Array.from(this.#live)) connection.hungUp();
+    this.#initiators?.serverGone();
   }
 
   #hostCrash(): void {
@@ -433,7 +470,9 @@ class World implements ConnectionHost, DiskWatcher, FleetHost {
     this.#trace(`the write cache is switched ${on ? 'on' : 'off'}`);
     oracle.tick += 1;
     const askedAt = oracle.tick;
-    const doneBefore = this.#switchesDone;
+    const switchedOff = (): number =>
+      this.#switchesDone + ((server.vms ?? server.iscsi)?.switches.off ?? 0);
+    const doneBefore = switchedOff();
     const wasOn = server.disk.info.writeCache;
     oracle.writeCache = on;
     const answered = (error: string | null): void => {
@@ -453,7 +492,7 @@ class World implements ConnectionHost, DiskWatcher, FleetHost {
       const shown = server.disk.info.writeCache;
       if (error === null) this.#switchesDone += 1;
       // An earlier switch whose flush succeeded has switched it off, and this one's failure does not undo that.
-      if (error !== null && this.#switchesDone > doneBefore) return;
+      if (error !== null && switchedOff() > doneBefore) return;
       if (shown === (error === null))
         oracle.fail(`P4: switched off (${error}), and shown as ${shown}`);
     });
