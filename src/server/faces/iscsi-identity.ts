@@ -97,6 +97,14 @@ function machineId(): string {
   return hostname();
 }
 
+/**
+ * How many blocks of one write are all old or all new after a loss of power, for WRITE ATOMIC: of a disk in memory, of which
+ * nothing is left then, as many as the command can name. A file system promises it of none.
+ */
+export function atomicBlocksOf({ disk }: DiskConfig): number {
+  return disk.startsWith(MEMORY_PREFIX) ? 0xffff : 0;
+}
+
 /** PRODUCT IDENTIFICATION has 16 characters: what it is, or the name that people gave. */
 export function productOf({ disk, exportName }: DiskConfig): string {
   const name = exportName === '' && !disk.startsWith(MEMORY_PREFIX) ? basename(disk) : exportName;

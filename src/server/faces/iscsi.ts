@@ -14,7 +14,13 @@ import type { Listener, SocketAddress, Stream } from '../../reactor/reactor.ts';
 import type { IscsiListen, IscsiLun, IscsiTargetConfig } from '../config.ts';
 import { packageVersion } from '../version.ts';
 import type { Face, FaceContext, OpenDisk, Place } from './face.ts';
-import { type DiskIdentity, identityOf, productOf, serialsOf } from './iscsi-identity.ts';
+import {
+  atomicBlocksOf,
+  type DiskIdentity,
+  identityOf,
+  productOf,
+  serialsOf,
+} from './iscsi-identity.ts';
 
 const VENDOR = 'HOLDFAST';
 /** What is in flight at the end gets as long as an NBD client's last answers. */
@@ -192,6 +198,8 @@ export class IscsiFace implements Face {
       removable: removable === true,
       thin: thin ?? disk.info.discard,
       reservations,
+      atomicBlocks: atomicBlocksOf(open.config),
+      timers: this.#context.reactor,
       log: (line) => this.#context.warn(`${config.name}: ${line}`),
     });
     reservations.attach(unit);

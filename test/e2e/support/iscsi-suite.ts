@@ -8,7 +8,7 @@ import { tool } from './requires.ts';
 const LIMIT_MS = 15 * 60_000;
 
 export interface SuiteRun {
-  /** In their order: "CompareAndWrite.Simple", and "CompareAndWrite.Simple#2" where a later family has the same again. */
+  /** "ALL.CompareAndWrite.Simple", "SCSI.CompareAndWrite.Simple": families have tests in common. */
   readonly tests: readonly SuiteTest[];
   readonly output: string;
 }
@@ -22,21 +22,44 @@ export interface SuiteTest {
   readonly text: string;
 }
 
-/** Runs all families of iscsi-test-cu, destructive tests and SANITIZE included. Rejects when it does not come to its end. */
-export async function runIscsiSuite(urls: readonly string[]): Promise<SuiteRun> {
-  const output = await collect([tool('iscsi-test-cu'), '--dataloss', '--allow-sanitize', ...urls]);
-  if (!/^Run Summary:/m.test(output)) {
-    throw new Error(
-      `iscsi-test-cu ${urls.join(' ')} did not come to its end:\n${output.slice(-4000)}`,
-    );
-  }
-  return { tests: parseSuite(output), output };
+/** The names of all tests, in the order in which a run without a choice has them. */
+export async function listIscsiSuite(): Promise<string[]> {
+  const lines = (await collect([tool('iscsi-test-cu'), '--list'])).split('\n');
+  return lines.filter((line) => /^\w+\.[\w-]+\.[\w-]+$/.test(line));
 }
 
-/** What became of each test in the output of CUnit's verbose mode. */
+/**
+ * Runs iscsi-test-cu, destructive tests and SANITIZE included: all families, or "FAMILY.SUITE". Rejects when it does not
+ * come to its end.
+ */
+export async function runIscsiSuite(
+  urls: readonly string[],
+  names: readonly string[],
+  only: string | null = null,
+): Promise<SuiteRun> {
+  const choice = only === null ? [] : ['--test', only];
+  const command = [tool('iscsi-test-cu'), '--dataloss', '--allow-sanitize', ...choice, ...urls];
+  const output = await collect(command);
+  if (!/^Run Summary:/m.test(output)) {
+    throw new Error(`${command.join(' ')} did not come to its end:\n${output.slice(-4000)}`);
+  }
+  const chosen = only === null ? names : names.filter((name) => name.startsWith(`${only}.`));
+  const tests = parseSuite(output).map((test, i): SuiteTest => {
+    const name = chosen[i] ?? '';
+    if (!name.endsWith(`.${test.name}`)) {
+      throw new Error(`test ${i} should be ${name}, and is ${test.name}`);
+    }
+    return { ...test, name };
+  });
+  if (tests.length !== chosen.length) {
+    throw new Error(`${tests.length} tests of ${chosen.length} have a verdict:\n${output}`);
+  }
+  return { tests, output };
+}
+
+/** What became of each test in the output of CUnit's verbose mode: "SUITE.TEST". */
 export function parseSuite(output: string): SuiteTest[] {
   const tests: SuiteTest[] = [];
-  const seen = new Map<string, number>();
   let suite = '';
   let name: string | null = null;
   let lines: string[] = [];
@@ -51,14 +74,12 @@ export function parseSuite(output: string): SuiteTest[] {
     const said = begun === null ? line : (begun[2] ?? '');
     if (name === null) continue;
     lines.push(said);
-    // The verdict ends a line that the test itself may have begun.
-    const verdict = /(?:^|[^a-zA-Z])(passed|FAILED)$/.exec(said)?.[1];
-    if (verdict === undefined) continue;
-    const count = (seen.get(name) ?? 0) + 1;
-    seen.set(name, count);
+    // The verdict ends a line that the test itself may have begun; what cleans up after it may go on there.
+    const verdict = /^(passed|FAILED)(?= {4})|(?:^|[^a-zA-Z])(passed|FAILED)$/.exec(said);
+    if (verdict === null) continue;
     tests.push({
-      name: count === 1 ? name : `${name}#${count}`,
-      passed: verdict === 'passed',
+      name,
+      passed: (verdict[1] ?? verdict[2]) === 'passed',
       skips: lines.flatMap((each) => /\[SKIPPED\] ?(.*)$/.exec(each)?.[1]?.trim() ?? []),
       text: lines.join('\n'),
     });
@@ -67,12 +88,14 @@ export function parseSuite(output: string): SuiteTest[] {
   return tests;
 }
 
-/** The tests that were left out, in whole or in part, in every run. */
+/** The tests that were left out, in whole or in part, in every run that had them. */
 export function skippedInAll(runs: readonly SuiteRun[]): string[] {
-  const [first, ...others] = runs.map(
-    ({ tests }) => new Set(tests.filter(({ skips }) => skips.length > 0).map(({ name }) => name)),
-  );
-  return [...(first ?? [])].filter((name) => others.every((each) => each.has(name)));
+  const skipped = new Set<string>();
+  const done = new Set<string>();
+  for (const { name, skips } of runs.flatMap(({ tests }) => tests)) {
+    (skips.length > 0 ? skipped : done).add(name);
+  }
+  return [...skipped].filter((name) => !done.has(name));
 }
 
 function collect(command: readonly string[]): Promise<string> {
