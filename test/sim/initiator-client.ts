@@ -38,8 +38,8 @@ export interface InitiatorHost {
   nextOp(): number;
   later(ms: number, callback: () => void): void;
   wantsMore(): boolean;
-  /** Its login has arrived: an earlier session of this port is over. */
-  loginArrived(client: InitiatorClient): void;
+  /** Sessions of its port before this one are over. */
+  loggedIn(client: InitiatorClient): void;
   /** Logs in again, while this one is there. */
   reinstate(client: InitiatorClient): void;
   over(client: InitiatorClient): void;
@@ -82,7 +82,7 @@ export class InitiatorClient implements StreamPeer {
   readonly #reactions: Reaction[] = [];
   readonly #arrivals: Reaction[] = [];
   readonly #owed = new Map<Notice, number>();
-  /** May have been told with a command that was aborted. */
+  /** May have been told with a command that was aborted, or together with another. */
   readonly #doubtful = new Set<Notice>();
   #asking: ScsiOp | null = null;
   #functions = 0;
@@ -141,11 +141,18 @@ export class InitiatorClient implements StreamPeer {
     return this.#ops.get(itt);
   }
 
+  /** Its login is complete: an earlier session of this port is over. */
+  loggedIn(): void {
+    this.#host.loggedIn(this);
+    this.#host.oracle.goArrived(this.session);
+  }
+
   /** The unit has something to say to this initiator, from now on. */
   owes(notice: Notice): void {
     const { oracle } = this.#host;
     oracle.tick += 1;
     if (!this.#owed.has(notice)) this.#owed.set(notice, oracle.tick);
+    else this.#doubtful.add(notice);
   }
 
   /** Inside the server a command has ended without an answer: a task management function has ended it. */
@@ -237,15 +244,8 @@ export class InitiatorClient implements StreamPeer {
       const op = this.#ops.get(initiatorTaskTag(view, 0)) ?? (this.#asking as ScsiOp);
       op.sent = true;
       this.#arrivals.push({ end: header, react: () => this.#host.oracle.arrived(op) });
-    } else if (opcode === ISCSI_OP.LOGIN_REQUEST) {
-      this.#arrivals.push({ end: this.#sent, react: () => this.#loginArrived() });
     }
     this.stream.write(bytes);
-  }
-
-  #loginArrived(): void {
-    this.#host.loginArrived(this);
-    this.#host.oracle.goArrived(this.session);
   }
 
   // Commands
@@ -471,8 +471,8 @@ export class InitiatorClient implements StreamPeer {
   /** What the unit owed is told with the first command that comes after. */
   #settleNotices(op: ScsiOp, sense: Sense | null): void {
     if (sense?.deferred === true) {
-      const owed = this.#owed.delete('deferred error');
-      if (!this.#doubtful.delete('deferred error') && !owed) {
+      const told = this.#owed.delete('deferred error') || this.#doubtful.delete('deferred error');
+      if (!told) {
         this.#fail(`${op.text} reports a deferred error, and nothing has failed`);
       }
       return;

@@ -106,7 +106,7 @@ export class Initiators implements InitiatorHost {
     return this.#host.wantsMore();
   }
 
-  loginArrived(client: InitiatorClient): void {
+  loggedIn(client: InitiatorClient): void {
     for (const other of this.#portOf.get(client)?.live ?? []) {
       if (other !== client) this.oracle.gone(other.session);
     }

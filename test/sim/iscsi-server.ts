@@ -77,7 +77,9 @@ class SimTable extends SessionTable {
     connection: SessionConnection,
     peer: Peer,
   ): IscsiSession {
-    this.#server.entering = this.#server.connections.get(connection as IscsiConnection) ?? null;
+    const client = this.#server.connections.get(connection as IscsiConnection);
+    this.#server.entering = client ?? null;
+    client?.loggedIn();
     const session = super.open(login, tsih, connection, peer);
     if (session.nexus !== null) this.#server.opening(session.nexus);
     this.#server.entering = null;

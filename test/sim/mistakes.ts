@@ -268,7 +268,7 @@ class Unfenced extends NbdExport {
 }
 
 /** A session that has ended is forgotten at once, with what it still has in flight. */
-class ForgetfulDisk extends Disk {
+export class ForgetfulDisk extends Disk {
   override sessionLeft(_session: DiskSession): void {}
   override requestOfLeft(): void {}
   override requestDone(_session: DiskSession, io: Io): void {
@@ -301,10 +301,14 @@ function writeback(scenario: Scenario): Scenario {
 /** The base of the faulty domains, without a mistake: what the simulator says of it, it says of all. */
 export const CONTROL: Faults = domain(Domain);
 
-/** Each mistake by name, with the word that the oracle's verdict has to contain. */
-export const MISTAKES: Readonly<
-  Record<string, { readonly faults: Faults; readonly verdict: RegExp }>
-> = {
+/** What is put in, with the word that the oracle's verdict has to contain. */
+export interface Mistake {
+  readonly faults: Faults;
+  readonly verdict: RegExp;
+}
+
+/** Each mistake by name. */
+export const MISTAKES: Readonly<Record<string, Mistake>> = {
   'nbdkit multi-conn: a dirty flag cleared after the sync': {
     faults: domain(ClearedAfter),
     verdict: /P1|P5/,
