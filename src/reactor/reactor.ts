@@ -78,6 +78,8 @@ export interface Stream {
   receive(region: Region, start: number, length: number): void;
   /** Sends all segments in order. They and their memory stay untouched until `sent`. */
   send(segments: Segments): void;
+  /** This end of a TCP connection, "192.0.2.1:3260" or "[2001:db8::1]:3260"; null where there is no such name. */
+  local?(): string | null;
   /** Whether the peer is already gone, though bytes it sent may still wait (POLLRDHUP). */
   peerGone(): boolean;
   /**

@@ -30,6 +30,19 @@ export function formatAddress(address: SocketAddress): string {
   }
 }
 
+/** [RFC 4291 2.5.5.2] How an IPv4 address looks on an IPv6 socket: with dots, or written out in words. */
+const MAPPED = /^(?:::|(?:0:){5})ffff:(?:(\d+\.\d+\.\d+\.\d+)|([0-9a-f]{1,4}):([0-9a-f]{1,4}))$/i;
+
+/** An address that a socket has: an IPv4 one as such, whatever kind the socket is. */
+export function formatLocal(host: string, port: number): string {
+  const [, dotted, high, low] = MAPPED.exec(host) ?? [];
+  if (dotted !== undefined) return formatAddress({ kind: 'tcp', host: dotted, port });
+  if (high === undefined || low === undefined) return formatAddress({ kind: 'tcp', host, port });
+  const word = Number.parseInt(high, 16) * 0x10000 + Number.parseInt(low, 16);
+  const bytes = [24, 16, 8, 0].map((shift) => (word >>> shift) & 0xff);
+  return formatAddress({ kind: 'tcp', host: bytes.join('.'), port });
+}
+
 const LISTEN: Readonly<Record<string, readonly [string, string]>> = {
   EADDRINUSE: [
     'it is already in use',

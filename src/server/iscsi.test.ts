@@ -91,7 +91,8 @@ class Client {
   constructor(server: Server, place: number, options: InitiatorOptions) {
     const address = server.served[place]?.address;
     assert.ok(address?.kind === 'tcp');
-    const socket = connect(address.port, address.host);
+    const host = { '0.0.0.0': '127.0.0.1', '::': '::1' }[address.host] ?? address.host;
+    const socket = connect(address.port, host);
     this.initiator = new IscsiInitiator({ send: (bytes) => void socket.write(bytes) }, options);
     socket.on('data', (bytes) => this.initiator.receive(new Uint8Array(bytes)));
     socket.on('error', () => socket.destroy());
@@ -299,6 +300,28 @@ test(
     assert.equal(refused, NOT_FOUND, 'a target is reached at its own portals only');
   },
 );
+
+for (const reactor of REACTORS) {
+  for (const host of ['0.0.0.0', '::']) {
+    test(
+      `${reactor}: discovery at ${host}: the address by which one has come`,
+      LIMIT,
+      async (t) => {
+        const where: IscsiListen = { ...portal(), address: { ...LOOPBACK, host } };
+        const { server } = await start(t, config([where], reactor));
+        const address = server.served[0]?.address;
+        const port = address?.kind === 'tcp' ? address.port : 0;
+        const found = await discover(t, server);
+        const own =
+          host === '::'
+            ? /^TargetAddress=\[(::|(0:){7})1\]:\d+,1$/
+            : /^TargetAddress=127\.0\.0\.1:/;
+        assert.match(found[1] ?? '', own);
+        assert.ok(found[1]?.includes(`:${port},1`));
+      },
+    );
+  }
+}
 
 test('targets may share an address, and a disk be in both', LIMIT, async (t) => {
   // A port that was free a moment ago.

@@ -2,6 +2,7 @@ import type net from 'node:net';
 import { assert } from '../../base/assert.ts';
 import { KiB } from '../../base/units.ts';
 import type { Region, Segments } from '../../block/memory.ts';
+import { formatLocal } from '../socket-error.ts';
 import type { Stream, StreamOwner, TlsSettings } from '../reactor.ts';
 import { startTls } from '../tls.ts';
 import { negatedErrno } from './errno.ts';
@@ -82,6 +83,11 @@ export class PortableStream implements Stream {
     for (let i = 0; i < last; i += 1) socket.write(segments.bytesAt(i));
     socket.write(segments.bytesAt(last), this.#onSent);
     if (last > 0) socket.uncork();
+  }
+
+  local(): string | null {
+    const { localAddress: host, localPort: port } = this.#socket;
+    return host === undefined || port === undefined ? null : formatLocal(host, port);
   }
 
   peerGone(): boolean {

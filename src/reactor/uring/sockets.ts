@@ -2,6 +2,7 @@ import { lookup } from 'node:dns/promises';
 import { isIPv6 } from 'node:net';
 import { Region } from '../../block/memory.ts';
 import type { SocketAddress } from '../reactor.ts';
+import { formatLocal } from '../socket-error.ts';
 import * as sys from '../sys.ts';
 
 const AF_UNIX = 1;
@@ -85,6 +86,12 @@ export function peerName(fd: number): string {
   const name = describeName(fd, sys.getpeername);
   if (name === null) return 'unix';
   return `tcp ${isIPv6(name.host) ? `[${name.host}]` : name.host}:${name.port}`;
+}
+
+/** See Stream.local. */
+export function localName(fd: number): string | null {
+  const name = describeName(fd, sys.getsockname);
+  return name === null ? null : formatLocal(name.host, name.port);
 }
 
 const nameRegion = sys.mapMemory(4096);

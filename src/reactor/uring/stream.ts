@@ -4,6 +4,7 @@ import { Completion, type Stream, type StreamOwner, type TlsSettings } from '../
 import * as sys from '../sys.ts';
 import { IORING_OP, type Ring } from './ring.ts';
 import type { Scratch } from './scratch.ts';
+import { localName } from './sockets.ts';
 
 // [send(2)]: the ring retries short sends itself with MSG_WAITALL (Linux 5.19); older ones come back short.
 const MSG_WAITALL = 0x100;
@@ -113,6 +114,10 @@ export class UringStream implements Stream {
     this.#sending = null;
     this.owner.sent(whole ? 0 : result < 0 ? result : -EPIPE);
     this.#finishClose();
+  }
+
+  local(): string | null {
+    return this.#closed === null ? localName(this.#fd) : null;
   }
 
   peerGone(): boolean {

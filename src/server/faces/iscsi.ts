@@ -39,7 +39,7 @@ interface Portal {
   /** "127.0.0.1:3260" with the port as it was asked for; null for one that the kernel chooses, which nobody shares. */
   readonly asked: string | null;
   readonly listener: Listener;
-  readonly node: PortalNode;
+  readonly targets: Map<string, IscsiTarget>;
 }
 
 /** The SCSI target device of an iSCSI target. Whoever logs in finds no command of an initiator that is gone (P11). */
@@ -58,19 +58,27 @@ class FencingTarget extends ScsiTarget {
 }
 
 /**
- * What an initiator sees from one portal: the targets that are offered there and no others, for an operator may want one of
+ * What one initiator sees from its portal: the targets that are offered there and no others, for an operator may want one of
  * them on the loopback address alone.
  */
 class PortalNode implements IscsiNode {
-  readonly targets = new Map<string, IscsiTarget>();
+  readonly targets: ReadonlyMap<string, IscsiTarget>;
   readonly #portalsOf: (target: IscsiTarget) => readonly SocketAddress[];
+  readonly #stream: Stream;
 
-  constructor(portalsOf: (target: IscsiTarget) => readonly SocketAddress[]) {
+  constructor(
+    targets: ReadonlyMap<string, IscsiTarget>,
+    portalsOf: (target: IscsiTarget) => readonly SocketAddress[],
+    stream: Stream,
+  ) {
+    this.targets = targets;
     this.#portalsOf = portalsOf;
+    this.#stream = stream;
   }
 
-  portals(local: string, target: IscsiTarget): readonly string[] {
+  portals(known: string, target: IscsiTarget): readonly string[] {
     const found: string[] = [];
+    const local = this.#stream.local?.() ?? known;
     for (const address of this.#portalsOf(target)) {
       if (address.kind !== 'tcp') continue;
       // Which addresses a wildcard stands for, the initiator knows: it has come by one of them.
@@ -104,8 +112,8 @@ export class IscsiFace implements Face {
 
   async listen(where: IscsiListen): Promise<Place> {
     const target = this.#target(where.target);
-    const { listener, node } = await this.#portal(where.address);
-    node.targets.set(target.name, target);
+    const { listener, targets } = await this.#portal(where.address);
+    targets.set(target.name, target);
     const { address } = listener;
     const { host, port } = address.kind === 'tcp' ? address : where.address;
     return {
@@ -240,22 +248,22 @@ export class IscsiFace implements Face {
     const asked = address.port === 0 ? null : portalText(address.host, address.port);
     const before = this.#portals.find((portal) => asked !== null && portal.asked === asked);
     if (before !== undefined) return before;
-    const node = new PortalNode((target) => this.#addressesOf(target));
+    const targets = new Map<string, IscsiTarget>();
     const listener = await this.#context.reactor.listen(address, (stream) => {
-      this.#accept(node, stream);
+      this.#accept(targets, stream);
     });
-    const portal = { asked, listener, node };
+    const portal = { asked, listener, targets };
     this.#portals.push(portal);
     return portal;
   }
 
   #addressesOf(target: IscsiTarget): SocketAddress[] {
     return this.#portals
-      .filter(({ node }) => node.targets.get(target.name) === target)
+      .filter(({ targets }) => targets.get(target.name) === target)
       .map(({ listener }) => listener.address);
   }
 
-  #accept(node: IscsiNode, stream: Stream): void {
+  #accept(targets: ReadonlyMap<string, IscsiTarget>, stream: Stream): void {
     const { log, config, reactor } = this.#context;
     if (this.#stopping || this.#connections.size >= config.maxConnections) {
       const why = this.#stopping ? 'the server is stopping' : 'too many connections';
@@ -266,7 +274,7 @@ export class IscsiFace implements Face {
     const connection = new IscsiConnection(
       {
         reactor,
-        node,
+        node: new PortalNode(targets, (target) => this.#addressesOf(target), stream),
         sessions: this.#sessions,
         log,
         ended: (which: IscsiConnection) => this.#ended(which),
