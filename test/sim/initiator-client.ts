@@ -82,8 +82,8 @@ export class InitiatorClient implements StreamPeer {
   readonly #reactions: Reaction[] = [];
   readonly #arrivals: Reaction[] = [];
   readonly #owed = new Map<Notice, number>();
-  /** May have been told with a command that was aborted, or together with another. */
-  readonly #doubtful = new Set<Notice>();
+  /** Of immediate flushes, not yet told; several may be told as one. */
+  #failures = 0;
   #asking: ScsiOp | null = null;
   #functions = 0;
   #said = 0;
@@ -152,7 +152,7 @@ export class InitiatorClient implements StreamPeer {
     const { oracle } = this.#host;
     oracle.tick += 1;
     if (!this.#owed.has(notice)) this.#owed.set(notice, oracle.tick);
-    else this.#doubtful.add(notice);
+    if (notice === 'deferred error') this.#failures += 1;
   }
 
   /** Inside the server a command has ended without an answer: a task management function has ended it. */
@@ -160,7 +160,6 @@ export class InitiatorClient implements StreamPeer {
     if (op.dropped || op.answered) return;
     op.dropped = true;
     // It may have been the one that would have told.
-    for (const notice of this.#owed.keys()) this.#doubtful.add(notice);
     this.#owed.clear();
     this.#host.oracle.aborted(op);
     this.outstanding.delete(op.id);
@@ -471,10 +470,11 @@ export class InitiatorClient implements StreamPeer {
   /** What the unit owed is told with the first command that comes after. */
   #settleNotices(op: ScsiOp, sense: Sense | null): void {
     if (sense?.deferred === true) {
-      const told = this.#owed.delete('deferred error') || this.#doubtful.delete('deferred error');
-      if (!told) {
+      if (this.#failures === 0) {
         this.#fail(`${op.text} reports a deferred error, and nothing has failed`);
       }
+      this.#failures -= 1;
+      this.#owed.delete('deferred error');
       return;
     }
     if (sense?.key === SENSE_KEY.UNIT_ATTENTION) {

@@ -3,26 +3,33 @@ import { readFileSync } from 'node:fs';
 import test from 'node:test';
 import { CONTROL, MISTAKES, SEEN_FROM_OUTSIDE } from './mistakes.ts';
 import type { Faults } from './server.ts';
-import { simulate } from './world.ts';
+import { simulate, WORLD_KINDS, type WorldKind } from './world.ts';
 
 /** Fresh seeds of every run of the tests; `npm run sim -- --seconds S` tries as many others as there is time for. */
 const SEEDS = 600;
 /** Within so many seeds a mistake that was put in has to be found. */
 const MOST_SEEDS = 1000;
 
-async function keepsItsWord(seed: number, faults: Faults = {}): Promise<void> {
-  const { violation } = await simulate(seed, faults);
-  assert.equal(violation, null, `replay: npm run sim -- ${seed} --verbose`);
+async function keepsItsWord(
+  seed: number,
+  faults: Faults = {},
+  kind: WorldKind = 'nbd',
+): Promise<void> {
+  const { violation } = await simulate(seed, faults, () => {}, kind);
+  assert.equal(violation, null, `replay: npm run sim -- ${seed} --kind ${kind} --verbose`);
 }
 
 const committed = readFileSync(new URL('seeds.txt', import.meta.url), 'utf8')
   .split('\n')
   .filter((line) => /^\d/.test(line))
-  .map((line) => Number.parseInt(line, 10));
+  .map((line) => ({
+    seed: Number.parseInt(line, 10),
+    kind: WORLD_KINDS.find((kind) => line.split(' ')[1] === kind) ?? 'nbd',
+  }));
 
 test('simulator: the seeds that once failed', async () => {
   assert.ok(committed.length > 0);
-  for (const seed of committed) await keepsItsWord(seed);
+  for (const { seed, kind } of committed) await keepsItsWord(seed, {}, kind);
 });
 
 test(`simulator: ${SEEDS} seeds, and what happened in them`, async (t) => {

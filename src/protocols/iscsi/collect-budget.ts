@@ -13,6 +13,8 @@ export class CollectBudget {
   readonly #limit: number;
   readonly #waiting: Waiting[] = [];
   #used = 0;
+  /** Of that, for commands that may not run yet. */
+  #early = 0;
 
   constructor(limitBytes: number) {
     this.#limit = limitBytes;
@@ -27,6 +29,21 @@ export class CollectBudget {
     if (this.#waiting.length > 0 || !this.#fits(bytes)) return false;
     this.#used += bytes;
     return true;
+  }
+
+  /**
+   * The same for a command that waits for others to end. Such get half at most: what they hold would be what the command they
+   * wait for waits for.
+   */
+  takeEarly(bytes: number): boolean {
+    if (this.#early + bytes > this.#limit / 2 || !this.take(bytes)) return false;
+    this.#early += bytes;
+    return true;
+  }
+
+  giveEarly(bytes: number): void {
+    this.#early -= bytes;
+    this.give(bytes);
   }
 
   /** `granted` follows when it has been taken. */

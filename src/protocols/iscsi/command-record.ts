@@ -122,6 +122,8 @@ export class CommandRecord {
   collected: Uint8Array | null = null;
   /** What it has taken of the budget. */
   budget = 0;
+  /** It was taken before the command might run. */
+  budgetEarly = false;
   waitsForBudget = false;
   waiter: BudgetWaiter = NOBODY;
   filling: Piece | null = null;
@@ -168,6 +170,7 @@ export class CommandRecord {
     this.r2tFirst = 0;
     this.collected = null;
     this.budget = 0;
+    this.budgetEarly = false;
     this.waitsForBudget = false;
     this.filling = null;
     this.partial = null;

@@ -422,7 +422,7 @@ void test('commands that take their data as a whole get what came, within a budg
 });
 
 void test('data that comes early for a command that has to wait is kept; where that is too much it is BUSY', () => {
-  const world = new World({ collectedBytes: 1536 });
+  const world = new World({ collectedBytes: 3072 });
   const client = world.login({ keys: { InitialR2T: 'No', FirstBurstLength: '1024' } });
   // An ORDERED command waits for the one before it.
   world.device.holds = (io) => io.op === OP.WRITE;
@@ -443,6 +443,35 @@ void test('data that comes early for a command that has to wait is kept; where t
   assert.deepEqual(world.bytes(1024, 1024), pattern(1024, 3));
   assert.deepEqual(world.bytes(4096, 1024), new Uint8Array(1024));
   assert.deepEqual(world.bytes(8192, 512), pattern(512, 7));
+  assert.equal(world.sessions.budget.usedBytes, 0);
+});
+
+void test('data of commands that wait leaves room for the command that they wait for', () => {
+  const world = new World({ collectedBytes: 2048 });
+  const client = world.login({ keys: { InitialR2T: 'No', FirstBurstLength: '512' } });
+  world.device.holds = (io) => io.op === OP.WRITE;
+  const slow = start(client, { cdb: write16(0, 2), write: new Uint8Array(1024) });
+  world.settle();
+  // It takes its data when it may run: by then the others hold what they may.
+  const cdb = compare16(0, 2);
+  const ordered = start(client, {
+    cdb,
+    write: new Uint8Array(1024),
+    attribute: 2,
+    immediateBytes: 0,
+    unsolicitedBytes: 0,
+  });
+  const rest = [8, 9, 10].map((lba) =>
+    start(client, { cdb: write16(lba, 1), write: pattern(512, lba) }),
+  );
+  world.settle();
+  assert.equal(world.sessions.budget.usedBytes, 1024);
+  world.device.holds = () => false;
+  world.device.release(2);
+  world.settle();
+  const statuses = [slow, ordered, ...rest].map(([result]) => result?.status);
+  const { GOOD, BUSY } = STATUS;
+  assert.deepEqual(statuses, [GOOD, GOOD, GOOD, GOOD, BUSY]);
   assert.equal(world.sessions.budget.usedBytes, 0);
 });
 

@@ -199,11 +199,9 @@ export class DataOut implements IoOwner {
       record.filling = null;
     }
     if (record.waitsForBudget) this.#cancelWait(record);
-    const { budget } = record;
-    record.budget = 0;
     record.collected = null;
     record.partial = null;
-    if (budget > 0) this.#budget.give(budget);
+    this.#giveBudget(record);
   }
 
   ioDone(io: Io): void {
@@ -309,18 +307,28 @@ export class DataOut implements IoOwner {
     const whole = new Uint8Array(bytes);
     const early = record.collected;
     if (early !== null) whole.set(early.subarray(0, Math.min(record.arrived, bytes)));
-    const { budget } = record;
     record.collected = whole;
+    this.#giveBudget(record);
     record.budget = bytes;
-    if (budget > 0) this.#budget.give(budget);
+  }
+
+  #giveBudget(record: CommandRecord): void {
+    const { budget, budgetEarly } = record;
+    record.budget = 0;
+    record.budgetEarly = false;
+    if (budget === 0) return;
+    if (budgetEarly) this.#budget.giveEarly(budget);
+    else this.#budget.give(budget);
   }
 
   #collect(record: CommandRecord, region: Region, start: number, length: number): void {
     if (record.collected === null) {
       // Not yet known what the command takes: what it may send unasked.
       const bytes = record.phase === PHASE.WAITING ? record.sequenceEnd : 0;
-      if (bytes > 0 && this.#budget.take(bytes)) this.#collectInto(record, bytes);
-      else if (bytes > 0) this.#blame(record, FAULT.NO_MEMORY);
+      if (bytes > 0 && this.#budget.takeEarly(bytes)) {
+        this.#collectInto(record, bytes);
+        record.budgetEarly = true;
+      } else if (bytes > 0) this.#blame(record, FAULT.NO_MEMORY);
     }
     if (record.waitsForBudget) {
       // Its data comes unasked, and there is nowhere to put it.
