@@ -3,6 +3,7 @@ import { statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
 import type { TestContext } from 'node:test';
+import type { DiskCounters } from '../../src/server/config.ts';
 import { Guest, GUEST_TOOLS, MACHINES, requiresMachine, SYSTEM } from './guest.ts';
 import type { Machine } from './guest.ts';
 import { until } from './support/command.ts';
@@ -111,6 +112,29 @@ async function setCache(guest: Guest, disk: string, on: boolean): Promise<string
   return text.trim();
 }
 
+const WRITES = 32;
+
+function fuaWrites(counters: DiskCounters): number {
+  return counters.fuaNative + counters.fuaEmulated;
+}
+
+/** Writes without a flush, to the first disk; what they were for the server. */
+async function writeDirect(
+  guest: Guest,
+  server: Holdfast,
+  disk: string,
+): Promise<{ writes: number; fua: number; unstable: number }> {
+  const [before] = await server.counters(2);
+  await guest.succeed(`dd if=/dev/urandom of=${disk} bs=4k count=${WRITES} seek=64 oflag=direct`);
+  const [after] = await server.counters(2);
+  assert.ok(before !== undefined && after !== undefined);
+  return {
+    writes: after.writes - before.writes,
+    fua: fuaWrites(after) - fuaWrites(before),
+    unstable: after.unstableWrites,
+  };
+}
+
 for (const [name, machine] of Object.entries(MACHINES)) {
   const tools = [...GUEST_TOOLS, ...INITIATOR_TOOLS, 'mkfs.ext4', 'mkfs.xfs', 'sdparm'];
   const options = { ...requiresMachine(machine, ...tools), timeout: LIMIT_MS };
@@ -124,12 +148,11 @@ for (const [name, machine] of Object.entries(MACHINES)) {
       mkfs.xfs -q ${xfs}
     `);
     assert.equal(await setCache(guest, ext4, false), 'write through');
-    await guest.succeed(`dd if=/dev/urandom of=${ext4} bs=4k count=32 seek=64 oflag=direct`);
-    const strict = (await server.counters(2))[0];
-    assert.equal(strict?.unstableWrites, 0, 'without a write cache an answer means stable');
+    const strict = await writeDirect(guest, server, ext4);
+    assert.equal(strict.fua, strict.writes, 'without a write cache an answer means stable');
     assert.equal(await setCache(guest, ext4, true), 'write back');
-    await guest.succeed(`dd if=/dev/urandom of=${ext4} bs=4k count=32 seek=64 oflag=direct`);
-    assert.ok(((await server.counters(2))[0]?.unstableWrites ?? 0) > 0, 'and with one it does not');
+    const cached = await writeDirect(guest, server, ext4);
+    assert.ok(cached.fua === 0 && cached.unstable >= WRITES, 'and with one it does not');
     await guest.succeed(`
       mkfs.ext4 -qF ${ext4}
       mount -t ext4 ${ext4} /mnt/ext4
