@@ -27,15 +27,32 @@ interface Variant {
   readonly args: readonly string[];
   /** Of each portal. */
   readonly keys: readonly string[];
-  /** "FAMILY.SUITE"; absent: everything. */
-  readonly only?: readonly string[];
+  /** "FAMILY.SUITE", "FAMILY.SUITE.TEST"; absent: everything in one run. */
+  readonly only?: (names: readonly string[]) => readonly string[];
 }
 
 /** Of the suites that write nothing: the others fail on a write-protected disk, as they should. */
-const READING =
-  'ReadOnly Inquiry Mandatory TestUnitReady ReportSupportedOpcodes Read10 Read12 Read16 ReadCapacity10 ReadCapacity16 Prefetch10 Prefetch16 ReadDefectData10 ReadDefectData12'.split(
-    ' ',
-  );
+const READING: ReadonlySet<string> = new Set([
+  'Inquiry',
+  'Mandatory',
+  'Prefetch10',
+  'Prefetch16',
+  'Read10',
+  'Read12',
+  'Read16',
+  'ReadCapacity10',
+  'ReadCapacity16',
+  'ReadDefectData10',
+  'ReadDefectData12',
+  'ReadOnly',
+  'ReportSupportedOpcodes',
+  'TestUnitReady',
+]);
+
+/** "FAMILY.SUITE" of all tests. */
+function suitesOf(names: readonly string[]): string[] {
+  return [...new Set(names.map((name) => name.replace(/\.[^.]+$/, '')))];
+}
 
 const VARIANTS: readonly Variant[] = [
   { name: 'plain', memory: false, args: [], keys: ['?thin=off'] },
@@ -46,11 +63,20 @@ const VARIANTS: readonly Variant[] = [
     memory: false,
     args: ['--read-only'],
     keys: ['?thin=off'],
-    only: ['ALL', 'SCSI', 'LINUX'].flatMap((family) =>
-      READING.map((suite) => `${family}.${suite}`),
-    ),
+    only: (names) => suitesOf(names).filter((each) => READING.has(each.replace(/^\w+\./, ''))),
   },
-  { name: 'two paths', memory: false, args: [], keys: ['?thin=on', ''] },
+  {
+    name: 'two paths',
+    memory: false,
+    args: [],
+    keys: ['?thin=on', ''],
+    // Sanitize.Reservations leaves a RESERVE (6) of the second path behind, which SANITIZE in the next test conflicts with: each
+    // of these has sessions of its own.
+    only: (names) =>
+      suitesOf(names).flatMap((suite) =>
+        suite.endsWith('.Sanitize') ? names.filter((name) => name.startsWith(suite)) : [suite],
+      ),
+  },
 ];
 
 async function serveAndRun(
@@ -65,8 +91,7 @@ async function serveAndRun(
   const { disks } = JSON.parse(server.stdout) as { disks: { iscsi: { url: string }[] }[] };
   const urls = disks[0]?.iscsi.map(({ url }) => url) ?? [];
   const runs: SuiteRun[] = [];
-  for (const each of only ?? [null]) {
-    if (each !== null && !names.some((name) => name.startsWith(`${each}.`))) continue;
+  for (const each of only?.(names) ?? [null]) {
     runs.push(await runIscsiSuite(urls, names, each));
   }
   await server.stop();

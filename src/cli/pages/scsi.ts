@@ -19,12 +19,16 @@ export function renderScsiCommands(commands: readonly CommandSpec[]): string {
     '',
     '<!-- Made by scripts/generate-pages.ts from src/protocols/scsi/registry.ts; do not edit. -->',
     '',
-    'Every command that a logical unit knows; REPORT SUPPORTED OPERATION CODES gives the same list for one of them, with the bits of the CDB that are looked at. ' +
-      'All others end with INVALID COMMAND OPERATION CODE, and a bit that means nothing with INVALID FIELD IN CDB and the place of the bit. Sections are those of SPC-4, SBC-4 and SPC-2. ' +
-      'Everything else that iSCSI and SCSI ask for is on [a page of its own](iscsi.md).',
+    'Every command that a logical unit knows; REPORT SUPPORTED OPERATION CODES gives the same ' +
+      'list for one of them, with the bits of the CDB that are looked at. All others end with ' +
+      'INVALID COMMAND OPERATION CODE, and a bit that means nothing with INVALID FIELD IN CDB and ' +
+      'the place of the bit. Sections are those of SPC-4, SBC-4 and SPC-2. Everything else that ' +
+      'iSCSI and SCSI ask for is on [a page of its own](iscsi.md).',
     '',
-    '_Under a reservation_ says what an initiator may do while another holds one: nothing stands in the way of `allowed`, `reads` are refused under Exclusive Access, ' +
-      '`writes` under every type, and `own` is as the standard says for the service action. _Writes_ are refused on a write-protected unit, and _medium_ while it is ejected or being sanitized.',
+    '_Under a reservation_ says what an initiator may do while another holds one: nothing stands ' +
+      'in the way of `allowed`, `reads` are refused under Exclusive Access, `writes` under every ' +
+      'type, and `own` is as the standard says for the service action. _Writes_ are refused on a ' +
+      'write-protected unit, and _medium_ while it is ejected or being sanitized.',
     '',
     ...table(['command', 'code', 'section', 'under a reservation', ''], rows),
     '',

@@ -43,8 +43,8 @@ export interface LoginResult {
 export interface IscsiNode {
   readonly targets: ReadonlyMap<string, IscsiTarget>;
   /**
-   * "192.0.2.1:3260": where the target is reached, for SendTargets; `local` is where this initiator has come, '' where that is not
-   * known. None: where it was asked [RFC 7143 appendix C].
+   * "192.0.2.1:3260": where the target is reached, for SendTargets; `local` is where this initiator has come, '' where
+   * that is not known. None: where it was asked [RFC 7143 appendix C].
    */
   portals(local: string, target: IscsiTarget): readonly string[];
 }

@@ -29,8 +29,8 @@ export async function listIscsiSuite(): Promise<string[]> {
 }
 
 /**
- * Runs iscsi-test-cu, destructive tests and SANITIZE included: all families, or "FAMILY.SUITE". Rejects when it does not
- * come to its end.
+ * Runs iscsi-test-cu, destructive tests and SANITIZE included: all families, "FAMILY.SUITE" or "FAMILY.SUITE.TEST". Rejects
+ * when it does not come to its end.
  */
 export async function runIscsiSuite(
   urls: readonly string[],
@@ -43,7 +43,8 @@ export async function runIscsiSuite(
   if (!/^Run Summary:/m.test(output)) {
     throw new Error(`${command.join(' ')} did not come to its end:\n${output.slice(-4000)}`);
   }
-  const chosen = only === null ? names : names.filter((name) => name.startsWith(`${only}.`));
+  const chosen =
+    only === null ? names : names.filter((name) => name === only || name.startsWith(`${only}.`));
   const tests = parseSuite(output).map((test, i): SuiteTest => {
     const name = chosen[i] ?? '';
     if (!name.endsWith(`.${test.name}`)) {

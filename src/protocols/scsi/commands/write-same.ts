@@ -23,7 +23,9 @@ function plan(form: 10 | 16): CommandSpec['plan'] {
     const lba = lbaOf(task.cdb, form);
     const asked = blocksOf(task.cdb, form);
     const flags = task.cdb[1] as number;
-    if ((flags & UNMAP) !== 0 && !unit.options.thin) return unit.refuseField(task, 1, 3);
+    if ((flags & UNMAP) !== 0 && (form === 10 || !unit.options.thin)) {
+      return unit.refuseField(task, 1, 3);
+    }
     // [SBC-4 5.49] 0 with WSNZ 0: to the last block.
     const blocks = asked === 0 ? Math.max(0, unit.blocks - lba) : asked;
     if (!inRange(unit, task, lba, blocks)) return false;
@@ -81,7 +83,8 @@ function command(form: 10 | 16, opcode: number, section: string): CommandSpec {
   const lba32 = [0xff, 0xff, 0xff, 0xff];
   const usage =
     form === 10
-      ? [opcode, 0, ...lba32, 0x3f, 0xff, 0xff, 0x04]
+      ? // UNMAP is refused by the plan: a write-protected medium is told of first, as libiscsi's suite wants it.
+        [opcode, UNMAP, ...lba32, 0x3f, 0xff, 0xff, 0x04]
       : [opcode, UNMAP | NDOB, ...lba32, ...lba32, ...lba32, 0x3f, 0x04];
   return {
     name: `WRITE SAME (${form})`,
