@@ -71,7 +71,7 @@ export class Initiators implements InitiatorHost {
 
   /** The server process is gone. */
   serverGone(): void {
-    for (const client of [...this.#portOf.keys()]) client.hungUp();
+    for (const client of Array.from(this.#portOf.keys())) client.hungUp();
   }
 
   /** COMPARE AND WRITE is about to change sectors: they are what it found, for no command has come between. */

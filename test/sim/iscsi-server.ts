@@ -1,4 +1,3 @@
-import type { DeviceInfo } from '../../src/block/device.ts';
 import type { BlockErrorCode } from '../../src/block/errors.ts';
 import type { Io } from '../../src/block/io.ts';
 import type { Disk } from '../../src/durability/disk.ts';
@@ -149,7 +148,7 @@ export class IscsiServer {
       mutualChap: null,
       initiators: null,
     };
-    this.disk.onInfoChange((info) => this.#infoChanged(info));
+    this.disk.onInfoChange(() => this.#infoChanged());
   }
 
   accept(client: InitiatorClient): void {
@@ -237,9 +236,7 @@ export class IscsiServer {
   }
 
   /** The others hear of it. */
-  #infoChanged(info: DeviceInfo): void {
-    this.oracle.tick += 1;
-    void info;
+  #infoChanged(): void {
     for (const nexus of this.#target.scsi.nexuses) {
       if (nexus !== this.unit.switching) this.clientOf(nexus).owes('changed mode');
     }

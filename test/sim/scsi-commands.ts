@@ -2,7 +2,7 @@ import { Buffer } from 'node:buffer';
 import type { Prng } from '../../src/base/prng.ts';
 import type { CommandOptions } from '../../src/protocols/iscsi/initiator/initiator.ts';
 import { ANY_SECTOR, fillSector, SECTOR_BYTES } from './media.ts';
-import type { ScsiOp } from './scsi-op.ts';
+import type { ScsiOp, ScsiRole } from './scsi-op.ts';
 
 // The commands of simulated initiators, byte by byte [SPC-4, SBC-4].
 
@@ -39,21 +39,15 @@ function payload({ id, first, sectors }: ScsiOp): Buffer {
 
 /** What the initiator sends for it. `all`: sectors of the disk. */
 export function commandOf(op: ScsiOp, prng: Prng, all: number): CommandOptions {
-  const { attribute } = op;
-  switch (op.role) {
-    case 'blocks':
-      return { ...blocks(op, prng, all), attribute };
-    case 'same':
-      return { ...writeSame(op, prng), attribute };
-    case 'unmap':
-      return { ...unmap(op, prng), attribute };
-    case 'compare':
-      return { ...compareAndWrite(op), attribute };
-    case 'sense':
-      return { ...modeSense(prng), attribute };
-    case 'select':
-      return { ...modeSelect(op, prng), attribute };
-  }
+  const make: Readonly<Record<ScsiRole, () => CommandOptions>> = {
+    blocks: () => blocks(op, prng, all),
+    same: () => writeSame(op, prng),
+    unmap: () => unmap(op, prng),
+    compare: () => compareAndWrite(op),
+    sense: () => modeSense(prng),
+    select: () => modeSelect(op, prng),
+  };
+  return { ...make[op.role](), attribute: op.attribute };
 }
 
 /** READ, WRITE, SYNCHRONIZE CACHE. */

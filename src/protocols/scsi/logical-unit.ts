@@ -256,8 +256,7 @@ export class LogicalUnit {
   #end(task: ScsiTask): void {
     task.begun = false;
     if (task.command?.writes === true) this.ranges.leave(task);
-    this.tasks.ended(task);
-    task.owner.taskDone(task);
+    this.tasks.ended(task, tellOwner);
   }
 
   /** The task is enabled: everything that may stand against it, in the order of precedence, then its plan. */
@@ -315,6 +314,10 @@ export class LogicalUnit {
       this.attentions.establish(ASC.CAPACITY_DATA_HAS_CHANGED);
     }
   }
+}
+
+function tellOwner(task: ScsiTask): void {
+  task.owner.taskDone(task);
 }
 
 /** NACA in the CONTROL byte, the last one: there is no ACA (NORMACA 0), so it must be 0 [SAM-5 5.2]. */

@@ -64,6 +64,21 @@ test('tasks that end inside their beginning do not grow the stack, and keep thei
   assert.ok(begun.every((tag, i) => tag === i));
 });
 
+test('the end of a task is told before that of one that waited for it', () => {
+  const told: number[] = [];
+  const tell = ({ tag }: ScsiTask): void => void told.push(tag);
+  const running: ScsiTask[] = [];
+  const set = new TaskSet((begun) => {
+    if (begun.tag > 0) set.ended(begun, tell);
+    else running.push(begun);
+  });
+  set.add(task(0));
+  set.add(task(1, ORDERED));
+  set.add(task(2));
+  set.ended(running[0] as ScsiTask, tell);
+  assert.deepEqual(told, [0, 1, 2]);
+});
+
 test('aborts: dormant ones end at once, running ones are waited for', () => {
   const set = new TaskSet(() => {});
   const other = nexus('other');

@@ -40,10 +40,15 @@ export class TaskSet {
     }
   }
 
-  /** The task has ended; whoever waited for it goes on. */
-  ended(task: ScsiTask): void {
-    if (!this.#enabled.delete(task)) return;
-    if (isExclusive(task)) this.#exclusive -= 1;
+  /**
+   * The task has ended; whoever waited for it goes on. `tell` comes in between: its end is told before that of any task that
+   * waited for it, for of two settings of the unit the one that was told last is believed.
+   */
+  ended(task: ScsiTask, tell: (task: ScsiTask) => void = nobodyToTell): void {
+    const enabled = this.#enabled.delete(task);
+    if (enabled && isExclusive(task)) this.#exclusive -= 1;
+    tell(task);
+    if (!enabled) return;
     if (this.#ends.length > 0) this.#settle(task);
     if (this.#waiting.length > 0) this.#advance();
   }
@@ -116,6 +121,8 @@ export class TaskSet {
     this.#advancing = false;
   }
 }
+
+function nobodyToTell(): void {}
 
 function isExclusive({ attribute }: ScsiTask): boolean {
   return attribute === TASK_ATTRIBUTE.ORDERED || attribute === TASK_ATTRIBUTE.HEAD_OF_QUEUE;
