@@ -26,8 +26,8 @@ test('conditions are told in order, once each; a reset covers those before it', 
   attentions.open(b, ASC.POWER_ON_OCCURRED);
   attentions.establish(ASC.MODE_PARAMETERS_CHANGED, b);
   attentions.establish(ASC.CAPACITY_DATA_HAS_CHANGED);
-  assert.deepEqual(all(attentions, a), [0x2901, 0x2a01, 0x2a09]);
-  assert.deepEqual(all(attentions, b), [0x2901, 0x2a09]);
+  assert.deepEqual(all(attentions, a), [0x2900, 0x2a01, 0x2a09]);
+  assert.deepEqual(all(attentions, b), [0x2900, 0x2a09]);
   attentions.establish(ASC.CAPACITY_DATA_HAS_CHANGED);
   attentions.establish(ASC.BUS_DEVICE_RESET_FUNCTION_OCCURRED);
   attentions.establishFor(a, ASC.RESERVATIONS_PREEMPTED);
@@ -52,14 +52,14 @@ test('a unit attention stands for any command but three, and before every other 
   const from = new TestInitiator(at.target);
   from.good([0x12, 0, 0, 0, 96, 0]);
   from.good([0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0]);
-  assert.equal(from.refused([0xc1]), '6 2901');
+  assert.equal(from.refused([0xc1]), '6 2900');
   assert.equal(from.refused([0x28, 0x20]), '5 2400 C1.5');
   // REQUEST SENSE has it as data, and that clears it.
   const other = new TestInitiator(at.target);
-  assert.equal(describeSense(other.good([3, 0, 0, 0, 252, 0])), '6 2901');
+  assert.equal(describeSense(other.good([3, 0, 0, 0, 252, 0])), '6 2900');
   other.good(TUR);
   const third = new TestInitiator(at.target);
-  assert.equal(third.refused(write10(0, 1), { dataOut: filled(1) }), '6 2901');
+  assert.equal(third.refused(write10(0, 1), { dataOut: filled(1) }), '6 2900');
   assert.equal(at.store.bytes[0], 0);
 });
 
