@@ -18,6 +18,7 @@ const E2E_CONCURRENCY = 2;
 const SIM_SEED = 1_000_000;
 const SIM_RUNS = 2500;
 const HOSTILE_CONNECTIONS = 100_000;
+const HOSTILE_PDUS = 1_000_000;
 
 const STEPS: Readonly<Record<string, () => Promise<TestCounts>>> = {
   types: () => check('types', [join(BIN, 'tsc'), '--noEmit']),
@@ -36,6 +37,15 @@ const STEPS: Readonly<Record<string, () => Promise<TestCounts>>> = {
   sim: () => check('sim', script('test/sim/run.ts', String(SIM_SEED), '--runs', String(SIM_RUNS))),
   fuzz: () =>
     check('fuzz', script('test/fuzz/run.ts', '--connections', String(HOSTILE_CONNECTIONS))),
+  'fuzz-iscsi': () =>
+    check('fuzz-iscsi', [
+      process.execPath,
+      // The heap is looked at before and after.
+      '--expose-gc',
+      join(ROOT, 'test/fuzz/run.ts'),
+      '--pdus',
+      String(HOSTILE_PDUS),
+    ]),
 };
 
 function script(path: string, ...args: readonly string[]): string[] {

@@ -3,6 +3,8 @@ import test from 'node:test';
 import { Io, OP } from '../../src/block/io.ts';
 import { MemoryStore } from '../../src/stores/memory/memory-store.ts';
 import { explained } from './explainer.ts';
+import { sent } from './iscsi-client.ts';
+import { pool as iscsiPool } from './iscsi-sessions.ts';
 import { pool } from './nbd-connection.ts';
 import { REAL_TARGETS, TARGETS } from './targets.ts';
 import type { FuzzTarget } from './target.ts';
@@ -13,6 +15,8 @@ const RUNS: Readonly<Record<string, number>> = {
   'nbd-transmission': 3000,
   'nbd-connection': 5000,
   'nbd-uri': 20_000,
+  'iscsi-logins': 200,
+  'iscsi-sessions': 200,
   'virtio-chains': 400,
   'virtio-chaos': 150,
   'state-file': 3000,
@@ -39,6 +43,9 @@ test('fuzz: the attacks get far enough to matter', () => {
   assert.ok(explained.succeeded > 1000, `${explained.succeeded} requests succeeded`);
   assert.ok(explained.failed > 1000, `${explained.failed} requests failed`);
   assert.ok(pool.mostInUse > 1 && pool.inUse === 0);
+  for (const [what, count] of Object.entries(sent))
+    assert.ok(count > 100, `iSCSI: ${count} ${what}`);
+  assert.ok(iscsiPool.mostInUse > 1 && iscsiPool.inUse === 0);
 });
 
 test('fuzz: the canary sings, and smoke is nothing but smoke', () => {
@@ -61,7 +68,10 @@ test('fuzz: the same seed gives the same run', () => {
 type Submit = MemoryStore['submit'];
 
 /** What the fuzzer says when every store does what `wrong` does to its requests. */
-function withMistake(wrong: (right: (io: Io) => void, io: Io) => void): string {
+function withMistake(
+  wrong: (right: (io: Io) => void, io: Io) => void,
+  target = 'nbd-transmission',
+): string {
   const original = Object.getOwnPropertyDescriptor(MemoryStore.prototype, 'submit');
   const right = original?.value as Submit;
   const submit: Submit = function submit(this: MemoryStore, io: Io): void {
@@ -69,7 +79,7 @@ function withMistake(wrong: (right: (io: Io) => void, io: Io) => void): string {
   };
   Object.defineProperty(MemoryStore.prototype, 'submit', { ...original, value: submit });
   try {
-    for (let seed = 1; seed <= 200; seed += 1) (TARGETS['nbd-transmission'] as FuzzTarget)(seed);
+    for (let seed = 1; seed <= 200; seed += 1) (TARGETS[target] as FuzzTarget)(seed);
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
   } finally {
@@ -99,4 +109,35 @@ test('fuzz, mistake put in: a request that is never done is noticed', () => {
     if (io.op !== OP.CACHE) submit(io);
   });
   assert.match(found, /in flight|never answered|leak/);
+});
+
+function foundInSessions(wrong: Parameters<typeof withMistake>[0]): string {
+  return withMistake(wrong, 'iscsi-sessions');
+}
+
+test('fuzz, mistake put in: iSCSI notices wrong data, foreign memory and lost requests', () => {
+  const unfilled = foundInSessions((submit, io) => {
+    if (io.op === OP.READ) io.complete(null);
+    else submit(io);
+  });
+  assert.match(unfilled, /memory that is nobody’s/);
+  let old = new Uint8Array(0);
+  const stale = foundInSessions((submit, io) => {
+    submit(io);
+    if (io.op !== OP.READ) return;
+    const now = new Uint8Array(io.length);
+    io.segments.copyTo(now);
+    if (old.length === now.length) io.segments.copyFrom(old);
+    old = now;
+  });
+  assert.match(stale, /is not what the disk holds|foreign memory in a READ/);
+  const lost = foundInSessions((submit, io) => {
+    if (io.op !== OP.WRITE) submit(io);
+    else io.complete(null);
+  });
+  assert.match(lost, /is not what the disk holds|holds something else/);
+  const never = foundInSessions((submit, io) => {
+    if (io.op !== OP.FLUSH && io.op !== OP.WRITE_ZEROES) submit(io);
+  });
+  assert.match(never, /no answer|leak|hang/);
 });

@@ -2,6 +2,9 @@ import { parseArgs } from 'node:util';
 import { attack, parseLive } from './live.ts';
 import { explained } from './explainer.ts';
 import { fuzzConnection, pool } from './nbd-connection.ts';
+import { sent } from './iscsi-client.ts';
+import { attackIscsi } from './iscsi-live.ts';
+import { pool as iscsiPool } from './iscsi-sessions.ts';
 import { attackVhostUser } from './vhost-user-live.ts';
 import { chains } from './virtio-checked.ts';
 import { TARGETS } from './targets.ts';
@@ -10,13 +13,16 @@ import { TARGETS } from './targets.ts';
 // npm run fuzz -- TARGET [--runs N]         many, from --seed
 // npm run fuzz -- --connections N           hostile connections to a server in this process, and what they cost
 // npm run fuzz -- --chains N              chains of a hostile virtio driver, in this process
+// npm run fuzz -- --pdus N              PDUs of hostile iSCSI initiators, in this process
+// npm run fuzz -- --live iscsi://HOST:PORT/IQN/LUN [--connections N] [--pid PID]   hostile initiators; the disk is overwritten
 // npm run fuzz -- --live vhost-user-blk:PATH [--seconds N] [--pid PID]   a hostile guest, with memory that changes
 // npm run fuzz -- --live URI|SOCKET [--connections N] [--pid PID]   to a running server, whose disk is overwritten
 
 const USAGE = `usage: npm run fuzz -- TARGET [SEED] [--runs N] [--seed S]
        npm run fuzz -- --connections N [--seed S]
        npm run fuzz -- --chains N [--seed S]
-       npm run fuzz -- --live URI|SOCKET [--connections N] [--seed S] [--pid PID]
+       npm run fuzz -- --pdus N [--seed S]
+       npm run fuzz -- --live URI|SOCKET|iscsi://HOST:PORT/IQN/LUN [--connections N] [--seed S] [--pid PID]
        npm run fuzz -- --live vhost-user-blk:PATH [--seconds N] [--seed S] [--pid PID]
 targets: ${Object.keys(TARGETS).join(', ')}
 `;
@@ -28,6 +34,7 @@ const { values, positionals } = parseArgs({
     seed: { type: 'string', default: '1' },
     connections: { type: 'string' },
     chains: { type: 'string' },
+    pdus: { type: 'string' },
     seconds: { type: 'string', default: '60' },
     live: { type: 'string' },
     pid: { type: 'string' },
@@ -123,6 +130,45 @@ function runChains(wanted: number, first: number): boolean {
   return true;
 }
 
+/** Of so many runs one is nothing but logins. */
+const LOGIN_RUNS = 4;
+
+function runPdus(wanted: number, first: number): boolean {
+  Error.stackTraceLimit = 8;
+  runTarget('iscsi-sessions', 0);
+  globalThis.gc?.();
+  const before = process.memoryUsage();
+  const started = performance.now();
+  const begun = sent.pdus;
+  for (let seed = first; sent.pdus - begun < wanted; seed += 1) {
+    const name = seed % LOGIN_RUNS === 0 ? 'iscsi-logins' : 'iscsi-sessions';
+    if (!runTarget(name, seed)) return false;
+  }
+  const seconds = (performance.now() - started) / 1000;
+  globalThis.gc?.();
+  const after = process.memoryUsage();
+  const pdus = sent.pdus - begun;
+  say(
+    `${pdus} hostile PDUs from seed ${first} in ${seconds.toFixed(1)} s ` +
+      `(${(pdus / seconds).toFixed(0)}/s), no crash, hang, leak or foreign byte`,
+  );
+  say(
+    `${sent.logins} logins, ${sent.refused} refused; ${sent.commands} commands, ${sent.good} succeeded, ` +
+      `${sent.failed} failed; ${sent.rejected} PDUs rejected, ${sent.reads} reads explained to the last byte`,
+  );
+  say(
+    `pool: at most ${iscsiPool.mostInUse} pages in use, ${iscsiPool.inUse} at the end; ` +
+      `heap ${mib(before.heapUsed)} -> ${mib(after.heapUsed)} MiB, resident ${mib(before.rss)} -> ${mib(after.rss)} MiB`,
+  );
+  // What a leak of a few bytes for each session would come to.
+  const grown = after.heapUsed - before.heapUsed;
+  if (globalThis.gc === undefined || grown < MAX_GROWTH_BYTES) return true;
+  say(`the heap has grown by ${mib(grown)} MiB`);
+  return false;
+}
+
+const MAX_GROWTH_BYTES = 8 * 2 ** 20;
+
 function runMany(name: string): boolean {
   const given = positionals[1];
   if (given !== undefined) return runTarget(name, count(given));
@@ -149,11 +195,16 @@ if (values.live?.startsWith(VHOST_USER_PREFIX) === true) {
     say,
   });
   good = true;
+} else if (values.live?.startsWith('iscsi://') === true) {
+  const pid = values.pid === undefined ? null : count(values.pid);
+  await attackIscsi(values.live, connections ?? 2000, count(values.seed), say, pid);
+  good = true;
 } else if (values.live !== undefined) {
   const pid = values.pid === undefined ? null : count(values.pid);
   await attack(parseLive(values.live), connections ?? 10_000, count(values.seed), say, pid);
   good = true;
 } else if (connections !== null) good = runConnections(connections, count(values.seed));
+else if (values.pdus !== undefined) good = runPdus(count(values.pdus), count(values.seed));
 else if (values.chains !== undefined) good = runChains(count(values.chains), count(values.seed));
 else if (name !== undefined) good = runMany(name);
 else {

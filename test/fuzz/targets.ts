@@ -1,3 +1,4 @@
+import { fuzzIscsiLogins, fuzzIscsiSessions } from './iscsi-sessions.ts';
 import { fuzzConnection } from './nbd-connection.ts';
 import { fuzzHandshake } from './nbd-handshake.ts';
 import { fuzzTransmission } from './nbd-transmission.ts';
@@ -11,6 +12,8 @@ const REAL: Readonly<Record<string, FuzzTarget>> = {
   'nbd-transmission': fuzzTransmission,
   'nbd-connection': fuzzConnection,
   'nbd-uri': fuzzUri,
+  'iscsi-logins': fuzzIscsiLogins,
+  'iscsi-sessions': fuzzIscsiSessions,
   'virtio-chains': fuzzChains,
   'virtio-chaos': fuzzChaos,
   'state-file': fuzzStateFile,

@@ -36,6 +36,8 @@ import {
 
 const SLOTS = COMMAND_WINDOW + MAX_IMMEDIATE_COMMANDS;
 const CDB_BYTES = 16;
+/** [RFC 7143 11.2.2.4] AHSLength: a reserved byte and the length. */
+const BIDIRECTIONAL_AHS_LENGTH = 5;
 /** Sense data is preceded by its length [RFC 7143 11.4.7]. */
 const SENSE_LENGTH_BYTES = 2;
 
@@ -109,10 +111,7 @@ export class Commands implements TaskOwner {
     if ((flagsOf(view, at) & COMMAND_FLAG.ATTRIBUTE) > TASK_ATTRIBUTE.ACA) {
       return REJECT.INVALID_PDU_FIELD;
     }
-    const damaged = -2;
-    if (findAhs(view, at + BHS_BYTES, ahs, AHS_TYPE.EXTENDED_CDB) === damaged) {
-      return REJECT.INVALID_PDU_FIELD;
-    }
+    if (ahs > 0 && !soundAhs(view, at + BHS_BYTES, ahs)) return REJECT.INVALID_PDU_FIELD;
     if (immediate && this.#immediate === MAX_IMMEDIATE_COMMANDS) {
       return REJECT.IMMEDIATE_COMMAND_REJECT;
     }
@@ -373,6 +372,14 @@ export class Commands implements TaskOwner {
       offset = end;
     }
   }
+}
+
+/** Whether additional header segments are what they say, and one with a length of Data-In holds it. */
+function soundAhs(view: DataView, at: number, bytes: number): boolean {
+  const damaged = -2;
+  const read = findAhs(view, at, bytes, AHS_TYPE.BIDIRECTIONAL_READ_LENGTH);
+  if (read === damaged) return false;
+  return read < 0 || view.getUint16(read) === BIDIRECTIONAL_AHS_LENGTH;
 }
 
 /** Parameter data goes in pieces that find room easily. */

@@ -101,6 +101,7 @@ test('a list that is longer than a PDU comes in pieces', () => {
 
 test('a question in several PDUs, and one that is not the last', () => {
   const to = responder(twoTargets(), null);
+  assert.equal(ask(to, 'SendTargets=All\0'.repeat(2)), REJECT.PROTOCOL_ERROR, 'twice as much');
   const first = ask(to, 'SendTar', FLAG_CONTINUE);
   assert.ok(typeof first !== 'number');
   assert.deepEqual([first.flags, first.text], [0, '']);

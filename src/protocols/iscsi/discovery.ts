@@ -90,6 +90,8 @@ export class TextResponder {
     if (continues) return { flags: 0, ttt: this.#goOn(), data: NO_DATA };
     const pairs = parseText(this.#text.take());
     if (typeof pairs === 'string') return REJECT.PROTOCOL_ERROR;
+    // [RFC 7143 6.2] A key is offered once; a list of all targets for each time would be a lot of memory for a few bytes.
+    if (new Set(pairs.map(({ key }) => key)).size < pairs.length) return REJECT.PROTOCOL_ERROR;
     const answers: KeyValue[] = [];
     try {
       for (const pair of pairs) answers.push(...this.#answerTo(pair));

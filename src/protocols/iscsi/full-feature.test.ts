@@ -9,6 +9,7 @@ import { type Client, World } from './testing.ts';
 import {
   ASYNC_EVENT,
   BHS_BYTES,
+  COMMAND_FLAG,
   FIELD,
   FLAG_FINAL,
   IMMEDIATE,
@@ -421,4 +422,36 @@ void test('a PDU with more data than was agreed ends the connection', () => {
   world.settle();
   assert.ok(client.stream.closed);
   assert.match(world.lines.join('\n'), /MaxRecvDataSegmentLength/);
+});
+
+/** A command with additional header segments. */
+function withAhs(client: Client, itt: number, ahs: readonly number[], cmdSn: number): void {
+  const view = new DataView(new ArrayBuffer(BHS_BYTES + ahs.length));
+  const flags = FLAG_FINAL | COMMAND_FLAG.READ | COMMAND_FLAG.WRITE | 1;
+  writeScsiCommand(view, 0, itt, flags, 0, 0, testUnitReady(), 0);
+  writeRequestSequence(view, 0, cmdSn, client.initiator.expStatSn);
+  view.setUint8(FIELD.TOTAL_AHS_LENGTH, ahs.length / 4);
+  new Uint8Array(view.buffer).set(ahs, BHS_BYTES);
+  client.initiator.send(view);
+}
+
+void test('additional header segments that are too short for what they are, and CDBs that are too long', () => {
+  const world = new World();
+  const client = world.login();
+  const rejects = watch(client, ISCSI_OP.REJECT);
+  const { cmdSn } = client.initiator;
+  // Before its turn: it is kept with nothing behind it, where the length would have been.
+  withAhs(client, 0x7001, [0, 1, 2, 0], serialAdd(cmdSn, 1));
+  raw(client, ISCSI_OP.NOP_OUT, { itt: RESERVED_TAG, cmdSn });
+  world.settle();
+  assert.equal(rejects.length, 1);
+  assert.equal(rejects[0]?.header.getUint8(FIELD.RESPONSE), REJECT.INVALID_PDU_FIELD);
+  const answers = watch(client, ISCSI_OP.SCSI_RESPONSE);
+  // Four bytes more of a CDB than there can be.
+  withAhs(client, 0x7002, [0, 5, 1, 0, 0, 0, 0, 0], serialAdd(cmdSn, 1));
+  // The initiator itself knows nothing of this command.
+  assert.throws(() => world.settle(), /not there/);
+  assert.equal(answers[0]?.header.getUint8(FIELD.STATUS), STATUS.CHECK_CONDITION);
+  // INVALID FIELD IN CDB.
+  assert.deepEqual([...(answers[0]?.data.subarray(2 + 12, 2 + 14) ?? [])], [0x24, 0]);
 });
