@@ -269,6 +269,11 @@ export class LogicalUnit {
       this.#refuseUnknown(task);
       return;
     }
+    // An extended CDB behind one of a fixed length: none of ours is longer than the task holds.
+    if (task.cdbBytes > task.cdb.length) {
+      this.refuseField(task, task.cdb.length);
+      return;
+    }
     const wrong = wrongBit(command, task.cdb);
     if (wrong >= 0) {
       this.refuseField(task, wrong >> 3, wrong & 7);
