@@ -62,7 +62,7 @@ const VARIANTS: readonly Variant[] = [
     name: 'read-only',
     memory: false,
     args: ['--read-only'],
-    keys: ['?thin=off'],
+    keys: ['?thin=on'],
     only: (names) => suitesOf(names).filter((each) => READING.has(each.replace(/^\w+\./, ''))),
   },
   {
