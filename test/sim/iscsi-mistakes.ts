@@ -187,3 +187,37 @@ export const ISCSI_MISTAKES: Readonly<Record<string, Mistake>> = {
     verdict: /foreign bytes written/,
   },
 };
+
+const crashing = (scenario: Scenario): Scenario => ({
+  ...writeback(scenario),
+  chaos: { ...scenario.chaos, hostCrashes: 8 },
+});
+
+function unseen(name: string, verdict: RegExp, tune: (scenario: Scenario) => Scenario): Mistake {
+  const { faults } = ISCSI_MISTAKES[name] as Mistake;
+  return { faults: { ...faults, blind: true, tune }, verdict };
+}
+
+/** The same seen from outside only: from what initiators read and from what power cuts leave. */
+export const ISCSI_SEEN_FROM_OUTSIDE: typeof ISCSI_MISTAKES = {
+  'the FUA bit is not looked at': unseen(
+    'the FUA bit is not looked at',
+    /the power cut left/,
+    crashing,
+  ),
+  'a flush of a range looks at another range': unseen(
+    'a flush of a range looks at another range',
+    /the power cut left/,
+    crashing,
+  ),
+  'an abort is answered while the write is under way': unseen(
+    'an abort is answered while the write is under way',
+    /had replaced|was promised/,
+    writeback,
+  ),
+  'P11: a session takes the place of another, whose commands are still under way': unseen(
+    'P11: a session takes the place of another, whose commands are still under way',
+    /had replaced|was promised/,
+    writeback,
+  ),
+};

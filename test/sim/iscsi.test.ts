@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { ISCSI_MISTAKES } from './iscsi-mistakes.ts';
+import { ISCSI_MISTAKES, ISCSI_SEEN_FROM_OUTSIDE } from './iscsi-mistakes.ts';
 import { simulate } from './world.ts';
 
 const SEEDS = 200;
@@ -32,15 +32,20 @@ async function traced(seed: number): Promise<unknown> {
   return { ...result, lines };
 }
 
-for (const [name, { faults, verdict }] of Object.entries(ISCSI_MISTAKES)) {
-  test(`mistake put in, iSCSI: ${name}`, async (t) => {
-    for (let seed = 1; seed <= MOST_SEEDS; seed += 1) {
-      const { violation } = await simulate(seed, faults, () => {}, 'iscsi');
-      if (violation === null) continue;
-      t.diagnostic(`found with seed ${seed}: ${violation}`);
-      assert.match(violation, verdict);
-      return;
-    }
-    assert.fail(`not found in ${MOST_SEEDS} seeds`);
-  });
+for (const [suite, mistakes] of [
+  ['mistake put in', ISCSI_MISTAKES],
+  ['mistake put in, seen from outside', ISCSI_SEEN_FROM_OUTSIDE],
+] as const) {
+  for (const [name, { faults, verdict }] of Object.entries(mistakes)) {
+    test(`${suite}, iSCSI: ${name}`, async (t) => {
+      for (let seed = 1; seed <= MOST_SEEDS; seed += 1) {
+        const { violation } = await simulate(seed, faults, () => {}, 'iscsi');
+        if (violation === null) continue;
+        t.diagnostic(`found with seed ${seed}: ${violation}`);
+        assert.match(violation, verdict);
+        return;
+      }
+      assert.fail(`not found in ${MOST_SEEDS} seeds`);
+    });
+  }
 }

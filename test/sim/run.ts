@@ -55,8 +55,10 @@ for (let seed = first; done < runs && elapsed() < deadline; seed += 1) {
     if (failed >= 10) break;
   }
 }
+const mixed = WORLD_KINDS.map((kind) => `${worlds[kind]} ${kind}`).join(', ');
+const spent = `${elapsed().toFixed(1)} s (${(done / elapsed()).toFixed(0)}/s)`;
 process.stdout.write(
-  `${done} runs (${WORLD_KINDS.map((kind) => `${worlds[kind]} ${kind}`).join(', ')}) from seed ${first} in ${elapsed().toFixed(1)} s (${(done / elapsed()).toFixed(0)}/s), ${failed} failed: ` +
+  `${done} runs (${mixed}) from seed ${first} in ${spent}, ${failed} failed: ` +
     `${sum.acked} writes acknowledged, ${sum.flushed} flushes, ${sum.reads} reads, ${sum.failed} requests failed, ` +
     `${sum.crashes} power cuts, ${sum.told} clients told of a loss\n`,
 );
