@@ -24,6 +24,11 @@ export class CollectBudget {
     return this.#used;
   }
 
+  /** Somebody waits, or soon will. */
+  get scarce(): boolean {
+    return this.#waiting.length > 0 || this.#used > this.#limit / 2;
+  }
+
   /** Takes so much at once, before nobody who waits. */
   take(bytes: number): boolean {
     if (this.#waiting.length > 0 || !this.#fits(bytes)) return false;

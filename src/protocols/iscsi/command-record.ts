@@ -107,6 +107,8 @@ export class CommandRecord {
   arrived = 0;
   /** Data of the command PDU, or unsolicited Data-Out, may come. */
   unsolicitedOpen = false;
+  /** The PDU of the command is there, and more is to come unasked. */
+  unsolicitedOwed = false;
   /** Where the current sequence ends at the latest. */
   sequenceEnd = 0;
   dataSnIn = 0;
@@ -122,6 +124,8 @@ export class CommandRecord {
   collected: Uint8Array | null = null;
   /** What it has taken of the budget. */
   budget = 0;
+  /** Since when. */
+  budgetSinceMs = 0;
   /** It was taken before the command might run. */
   budgetEarly = false;
   waitsForBudget = false;
@@ -162,6 +166,7 @@ export class CommandRecord {
     this.wanted = 0;
     this.arrived = 0;
     this.unsolicitedOpen = false;
+    this.unsolicitedOwed = false;
     this.sequenceEnd = 0;
     this.dataSnIn = 0;
     this.solicited = 0;

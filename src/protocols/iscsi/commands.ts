@@ -96,6 +96,15 @@ export class Commands implements TaskOwner {
     return this.#count;
   }
 
+  /** For how long one of them has held memory that others may need, for data that does not come, in ms. */
+  get hoardsMs(): number {
+    let most = 0;
+    for (const record of this.#records) {
+      if (record !== undefined) most = Math.max(most, this.out.hoardsMs(record));
+    }
+    return most;
+  }
+
   /** The command with this initiator task tag. */
   find(itt: number): CommandRecord | null {
     if (itt === RESERVED_TAG) return null;

@@ -7,6 +7,7 @@ import type { CommandOptions, CommandResult, TargetPdu } from './initiator/initi
 import { BLOCK_BYTES, type Client, World } from './testing.ts';
 import {
   BHS_BYTES,
+  COMMAND_FLAG,
   FIELD,
   FLAG_FINAL,
   ISCSI_OP,
@@ -14,6 +15,7 @@ import {
   targetTransferTag,
   writeDataOut,
   writeRequestSequence,
+  writeScsiCommand,
 } from './wire.ts';
 
 const ABORTED_COMMAND = 0x0b;
@@ -488,3 +490,59 @@ void test('an initiator that does not send the data of its write is given up, it
   assert.match(world.lines.join('\n'), /does not send the data/);
   assert.equal(world.sessions.size, 0);
 });
+
+void test('data that was to come unasked and does not: the same', () => {
+  const world = new World();
+  const client = world.login({ keys: { InitialR2T: 'No', FirstBurstLength: '1024' } });
+  // The first block goes with the command, and the last bit is not set.
+  const view = new DataView(new ArrayBuffer(BHS_BYTES));
+  const flags = COMMAND_FLAG.WRITE | 1;
+  writeScsiCommand(view, 0, 0x7000, flags, 0, 1024, write16(0, 2), 512);
+  writeRequestSequence(view, 0, client.initiator.cmdSn, client.initiator.expStatSn);
+  client.initiator.send(view, pattern(512));
+  world.settle();
+  for (let i = 0; i < 8; i += 1) {
+    world.pass(10_000);
+    alive(client);
+  }
+  assert.ok(client.stream.closed);
+  assert.match(world.lines.join('\n'), /does not send the data/);
+  assert.equal(world.sessions.size, 0);
+});
+
+void test('an initiator that sends a little now and then does not keep the memory from others', () => {
+  const world = new World({ collectedBytes: 300_000 });
+  const keys = { ImmediateData: 'No' };
+  const slow = world.login({ keys });
+  const other = world.login({ keys, isid: Uint8Array.of(0, 2, 0x3d, 0, 0, 2) });
+  const data = pattern(400 * BLOCK_BYTES);
+  run(world, other, { cdb: write16(0, 400), write: data });
+  const r2ts = watch(slow, ISCSI_OP.READY_TO_TRANSFER);
+  const itt = slow.initiator.command(
+    { cdb: compare16(0, 400), write: data, silent: true },
+    () => {},
+  );
+  world.settle();
+  const ttt = targetTransferTag((r2ts[0] as TargetPdu).header, 0);
+  const waits = start(other, { cdb: compare16(0, 400), write: data });
+  for (let i = 0; i < 8 && !slow.stream.closed; i += 1) {
+    dataOut(
+      slow,
+      itt,
+      ttt,
+      { dataSn: i, offset: i * 4, final: false },
+      data.subarray(i * 4, i * 4 + 4),
+    );
+    alive(other);
+    world.pass(10_000);
+  }
+  assert.ok(slow.stream.closed);
+  assert.match(world.lines.join('\n'), /too slowly/);
+  assert.equal(waits[0]?.status, STATUS.GOOD);
+  assert.equal(world.sessions.budget.usedBytes, 0);
+});
+
+/** A sign of life. */
+function alive({ initiator, stream }: Client): void {
+  if (!stream.closed) initiator.ping(new Uint8Array(0), () => {});
+}

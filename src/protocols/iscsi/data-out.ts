@@ -38,8 +38,8 @@ export class DataOut implements IoOwner {
   readonly #pieces = new Pieces();
   #nextTtt = 0;
   #gone = false;
-  /** R2Ts that have not been answered, of all commands. */
-  #r2tsOpen = 0;
+  /** Sequences that have not come to their end, of all commands: R2Ts, and data behind a command unasked. */
+  #owed = 0;
   /** When the last Data-Out came. */
   #heardMs = 0;
 
@@ -57,7 +57,16 @@ export class DataOut implements IoOwner {
 
   /** For how long an initiator has owed data, in ms; 0 when it owes none. */
   get overdueMs(): number {
-    return this.#r2tsOpen === 0 ? 0 : this.#host.nowMs - this.#heardMs;
+    return this.#owed === 0 ? 0 : this.#host.nowMs - this.#heardMs;
+  }
+
+  /**
+   * For how long the command has held memory that others may need, its data still to come, in ms: an initiator that sends
+   * a few bytes now and then would have it for ever.
+   */
+  hoardsMs(record: CommandRecord): number {
+    const hoards = record.budget > 0 && record.openSequences && this.#budget.scarce;
+    return hoards ? this.#host.nowMs - record.budgetSinceMs : 0;
   }
 
   /** The connection is gone. */
@@ -82,6 +91,10 @@ export class DataOut implements IoOwner {
     // [RFC 7143 13.10] With InitialR2T nothing comes behind the command that is not asked for.
     const closed = final || this.#parameters.initialR2T || record.arrived >= record.sequenceEnd;
     if (record.unsolicitedOpen && closed) this.#closeUnsolicited(record);
+    else if (record.unsolicitedOpen) {
+      record.unsolicitedOwed = true;
+      this.#owe();
+    }
     this.settle(record);
   }
 
@@ -191,9 +204,10 @@ export class DataOut implements IoOwner {
 
   /** Gives back what the command has taken for collecting. */
   release(record: CommandRecord): void {
-    this.#r2tsOpen -= record.r2tsOpen;
+    this.#owed -= record.r2tsOpen + (record.unsolicitedOwed ? 1 : 0);
     record.r2tsOpen = 0;
     record.unsolicitedOpen = false;
+    record.unsolicitedOwed = false;
     if (record.filling !== null) {
       this.#pieces.give(record.filling);
       record.filling = null;
@@ -228,12 +242,19 @@ export class DataOut implements IoOwner {
     );
   }
 
+  #owe(): void {
+    if (this.#owed === 0) this.#heardMs = this.#host.nowMs;
+    this.#owed += 1;
+  }
+
   #blame(record: CommandRecord, fault: Fault): void {
     if (record.fault === FAULT.NONE) record.fault = fault;
   }
 
   #closeUnsolicited(record: CommandRecord): void {
     record.unsolicitedOpen = false;
+    if (record.unsolicitedOwed) this.#owed -= 1;
+    record.unsolicitedOwed = false;
     record.dataSnIn = 0;
     record.solicited = record.arrived;
   }
@@ -243,7 +264,7 @@ export class DataOut implements IoOwner {
     if (record.arrived < record.sequenceEnd) this.#blame(record, FAULT.INCORRECT_AMOUNT_OF_DATA);
     record.r2tFirst = (record.r2tFirst + 1) % record.ttts.length;
     record.r2tsOpen -= 1;
-    this.#r2tsOpen -= 1;
+    this.#owed -= 1;
     record.dataSnIn = 0;
     record.sequenceEnd = record.r2tEnds[record.r2tFirst] as number;
   }
@@ -260,7 +281,7 @@ export class DataOut implements IoOwner {
       record.ttts[slot] = ttt;
       record.r2tEnds[slot] = record.solicited + bytes;
       if (record.r2tsOpen === 0) record.sequenceEnd = record.solicited + bytes;
-      if (this.#r2tsOpen === 0) this.#heardMs = this.#host.nowMs;
+      this.#owe();
       const sender = this.#sender;
       sender.open(0);
       writeR2t(sender.view, sender.at, record.itt, ttt, record.r2tSn, record.solicited, bytes);
@@ -269,7 +290,6 @@ export class DataOut implements IoOwner {
       sender.close(STAT_SN.NEXT);
       record.r2tSn += 1;
       record.r2tsOpen += 1;
-      this.#r2tsOpen += 1;
       record.solicited += bytes;
       this.#host.progress();
     }
@@ -310,6 +330,7 @@ export class DataOut implements IoOwner {
     record.collected = whole;
     this.#giveBudget(record);
     record.budget = bytes;
+    record.budgetSinceMs = this.#host.nowMs;
   }
 
   #giveBudget(record: CommandRecord): void {

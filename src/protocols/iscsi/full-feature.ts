@@ -158,6 +158,10 @@ export class FullFeature {
       this.over('the initiator does not answer');
     } else if (this.#commands.out.overdueMs >= DATA_OUT_TIMEOUT_MS) {
       this.over('the initiator does not send the data of its write');
+    } else if (this.#commands.hoardsMs >= DATA_OUT_TIMEOUT_MS) {
+      this.over(
+        'the initiator sends the data of its command too slowly, and others need the memory',
+      );
     } else if (silentMs >= PING_AFTER_MS && !this.#pinged) {
       this.#pinged = true;
       this.#nextPing = (this.#nextPing + 1) & 0x7fffffff;
