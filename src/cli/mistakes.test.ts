@@ -42,6 +42,18 @@ const MISTAKES: readonly Mistake[] = [
     says: /--listen 'tcp:\/\/localhost:1'/,
   },
   {
+    name: 'a target name that is none',
+    words: ['serve', 'disk.img', '--listen', 'iscsi://127.0.0.1/disk'],
+    code: 2,
+    says: /'disk' is not an iSCSI name: it starts with 'iqn\.'/,
+  },
+  {
+    name: 'a CHAP file that is not there',
+    words: ['serve', 'disk.img', '--listen', 'iscsi://127.0.0.1:0?chap=no/such'],
+    code: 78,
+    says: /the CHAP file no\/such cannot be read.*USER:SECRET/,
+  },
+  {
     name: 'a size that is none',
     words: ['create', 'new.img', '1X'],
     code: 2,
