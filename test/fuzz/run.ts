@@ -14,7 +14,7 @@ import { TARGETS } from './targets.ts';
 // npm run fuzz -- --connections N           hostile connections to a server in this process, and what they cost
 // npm run fuzz -- --chains N              chains of a hostile virtio driver, in this process
 // npm run fuzz -- --pdus N              PDUs of hostile iSCSI initiators, in this process
-// npm run fuzz -- --live iscsi://HOST:PORT/IQN/LUN [--connections N] [--pid PID]   hostile initiators; the disk is overwritten
+// npm run fuzz -- --live iscsi://HOST:PORT/IQN/LUN [--connections N] [--pid PID]   hostile initiators
 // npm run fuzz -- --live vhost-user-blk:PATH [--seconds N] [--pid PID]   a hostile guest, with memory that changes
 // npm run fuzz -- --live URI|SOCKET [--connections N] [--pid PID]   to a running server, whose disk is overwritten
 
