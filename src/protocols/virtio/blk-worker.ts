@@ -2,7 +2,7 @@ import { assert } from '../../base/assert.ts';
 import { ProtocolError } from '../../base/errors.ts';
 import type { BlockDevice } from '../../block/device.ts';
 import { Io, type IoOwner } from '../../block/io.ts';
-import { MAX_PARTS, POLL_CHAINS } from './blk.ts';
+import { BUFFER_COST_BYTES, MAX_PARTS, POLL_CHAINS, TURN_BYTES } from './blk.ts';
 import { BlkRequest, type BlkRules } from './blk-request.ts';
 import type { QueueHost, QueueWorker } from './device.ts';
 import type { Chain, Virtqueue } from './virtqueue.ts';
@@ -43,6 +43,20 @@ export class BlkWorker implements QueueWorker, IoOwner {
   #broken = false;
   #drained: (() => void) | null = null;
   #detached = false;
+  /** What may still be done in this turn. */
+  #budget = 0;
+  /** Requests that go on in the next turn: the device has done all that it was given of them, and others want to live. */
+  readonly #parked: BlkRequest[] = [];
+  /** A barrier that was too long for one turn: until it is done, nothing else of this queue is begun. */
+  #barrier: BlkRequest | null = null;
+  /** `#goOn` will be called. */
+  #goingOn = false;
+  readonly #goOn = (): void => {
+    this.#goingOn = false;
+    this.#budget = TURN_BYTES;
+    this.#issue(this.#parked.shift() as BlkRequest);
+    if (this.#parked.length > 0) this.#goOnLater();
+  };
   readonly #publishLater = (): void => {
     this.#scheduled = false;
     this.#publish();
@@ -58,14 +72,20 @@ export class BlkWorker implements QueueWorker, IoOwner {
   }
 
   ready(): boolean {
-    return !this.#broken && !this.#detached && this.#queue.ready;
+    return !this.#broken && !this.#detached && this.#takes && this.#queue.ready;
+  }
+
+  /** Whether more may be taken; if not, it may when a request has gone on. */
+  get #takes(): boolean {
+    return this.#parked.length === 0 && this.#barrier === null;
   }
 
   poll(): void {
     if (this.#broken || this.#detached) return;
     this.#polling = true;
+    this.#budget = TURN_BYTES;
     try {
-      for (let left = POLL_CHAINS; left > 0; left -= 1) {
+      for (let left = POLL_CHAINS; left > 0 && this.#budget > 0 && this.#takes; left -= 1) {
         const chain = this.#queue.take();
         if (chain === null) break;
         this.#begin(chain);
@@ -80,7 +100,7 @@ export class BlkWorker implements QueueWorker, IoOwner {
   }
 
   arm(): boolean {
-    return !this.#broken && !this.#detached && this.#queue.enableNotify();
+    return !this.#broken && !this.#detached && this.#queue.enableNotify() && this.#takes;
   }
 
   disarm(): void {
@@ -98,28 +118,51 @@ export class BlkWorker implements QueueWorker, IoOwner {
     const request = this.#requests.pop() ?? new BlkRequest();
     request.parse(chain, this.#device.info, this.#rules);
     this.#inFlight += 1;
+    const { readable, writable } = chain;
+    this.#budget -= (readable.count + writable.count) * BUFFER_COST_BYTES;
+    // A request that fails has its data zeroed.
+    if (request.kind === 'answer') this.#budget -= writable.totalBytes;
     if (request.kind === 'id') request.fillId(this.#id);
     if (request.kind === 'id' || request.kind === 'answer') this.#finish(request);
     else this.#issue(request);
   }
 
   /**
-   * Hands over the next parts of a request, a few at a time. Those of a barrier all at once: each is a barrier of its own,
-   * and nothing comes between them.
+   * Hands over the next parts of a request, a few at a time. Each part of a barrier is a barrier of its own, and nothing
+   * of this queue comes between them.
    */
   #issue(request: BlkRequest): void {
     const device = this.#device;
     request.issuing = true;
-    while (request.hasMore && (request.pending < MAX_PARTS || request.barrier)) {
+    while (
+      request.hasMore &&
+      this.#budget > 0 &&
+      (request.pending < MAX_PARTS || request.barrier)
+    ) {
       const io = this.#ios.pop() ?? new Io();
       request.nextPart(io, device.info.maxTransferBytes);
       request.pending += 1;
+      this.#budget -= io.length;
       io.context = request;
       io.push(this);
       device.submit(io);
     }
     request.issuing = false;
-    if (request.pending === 0) this.#finish(request);
+    if (request.barrier && request.hasMore) this.#barrier = request;
+    if (request.pending > 0) return;
+    if (request.hasMore) this.#park(request);
+    else this.#finish(request);
+  }
+
+  #park(request: BlkRequest): void {
+    this.#parked.push(request);
+    this.#goOnLater();
+  }
+
+  #goOnLater(): void {
+    if (this.#goingOn) return;
+    this.#goingOn = true;
+    this.#host.defer(this.#goOn);
   }
 
   ioDone(io: Io): void {
@@ -129,12 +172,15 @@ export class BlkWorker implements QueueWorker, IoOwner {
     this.#ios.push(io);
     request.pending -= 1;
     if (request.issuing) return;
-    if (request.hasMore) this.#issue(request);
-    else if (request.pending === 0) this.#finish(request);
+    if (request.hasMore) {
+      this.#budget = TURN_BYTES;
+      this.#issue(request);
+    } else if (request.pending === 0) this.#finish(request);
   }
 
   #finish(request: BlkRequest): void {
     this.#inFlight -= 1;
+    if (this.#barrier === request) this.#barrier = null;
     if (this.#broken) {
       // Nothing more is said in a ring that cannot be trusted. The chain stays the queue's.
       request.release();
