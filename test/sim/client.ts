@@ -16,7 +16,8 @@ import {
   writeRequest,
 } from '../../src/protocols/nbd/wire.ts';
 import { fillSector, readSector, SECTOR_BYTES } from './media.ts';
-import { type Kind, Op, type Oracle, type OracleSession } from './oracle.ts';
+import { type Oracle } from './oracle.ts';
+import { type Kind, Op, type OracleSession } from './ops.ts';
 import { ReplyParser, type ReplyReader } from './replies.ts';
 import type { SimStream, StreamPeer } from './stream.ts';
 

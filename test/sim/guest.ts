@@ -15,7 +15,8 @@ import { hasFeature, VIRTIO_F } from '../../src/protocols/virtio/virtio.ts';
 import type { Chain } from '../../src/protocols/virtio/virtqueue.ts';
 import { fill, freePiece, gather, type GuestRam, type Piece } from './guest-memory.ts';
 import { fillSector, readSector, SECTOR_BYTES } from './media.ts';
-import { type Kind, Op, type Oracle, type OracleSession } from './oracle.ts';
+import { type Oracle } from './oracle.ts';
+import { type Kind, Op, type OracleSession } from './ops.ts';
 import { SimEventfd, SimMemory } from './shared.ts';
 import type { VmPlan } from './vm-scenario.ts';
 
@@ -228,13 +229,14 @@ export class GuestDriver {
     this.#outstanding += 1;
     const { driver, kick } = request.queue;
     // Several may be made visible together.
-    if (prng.chance(0.8) || this.#outstanding >= plan.depth) this.#publish();
-    else this.#machine.later(prng.float() * plan.thinkMs, () => this.#publish());
+    if (prng.chance(0.8) || this.#outstanding >= plan.depth) this.publish();
+    else this.#machine.later(prng.float() * plan.thinkMs, () => this.publish());
     if (prng.chance(0.02) && driver.inFlight > 0) kick.ring();
     return true;
   }
 
-  #publish(): void {
+  /** Makes visible what was added. */
+  publish(): void {
     for (const { driver, kick } of this.queues) {
       if (!driver.publish()) continue;
       this.#machine.later(this.#machine.prng.float() * this.#machine.plan.delayMs, () =>
@@ -375,12 +377,12 @@ export class GuestDriver {
   }
 
   #look(queue: GuestQueue): void {
-    const { polls } = this.#machine.plan;
     let seen = 0;
-    do {
+    for (let more = true; more;) {
       queue.driver.disableInterrupts();
       while (!this.over && this.#takeOne(queue)) seen += 1;
-    } while (!this.over && !polls && queue.driver.enableInterrupts());
+      more = !this.over && !this.#machine.plan.polls && queue.driver.enableInterrupts();
+    }
     for (; seen > 0 && !this.over; seen -= 1) this.#machine.answered();
     this.goOn();
   }

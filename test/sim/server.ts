@@ -114,6 +114,7 @@ export class SimServer {
   /** As DataPlane does it for its faces. */
   fence(): void {
     this.#export.fenceGone();
+    this.vms?.fence();
   }
 
   accept(stream: SimStream): void {
@@ -122,6 +123,7 @@ export class SimServer {
       exports: new Map([['', this.#export]]),
       tlsMode: 'off' as const,
       log: this.#log,
+      fence: () => this.fence(),
       ended: (connection: NbdConnection) => this.#ended(connection),
     };
     this.connections.set(new NbdConnection(context, stream), stream);

@@ -386,6 +386,10 @@ export class SimSocket implements DescriptorSocket {
     if (this.#open) this.end.send(bytes, this.#sharing.meant(descriptors));
   }
 
+  peerGone(): boolean {
+    return !this.#open || this.end.peerClosed;
+  }
+
   pause(paused: boolean): void {
     this.#paused = paused;
     if (!paused) this.#soon();

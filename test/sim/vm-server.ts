@@ -20,7 +20,7 @@ export class VmServer {
   readonly sharing: SimSharing;
   readonly kills: KillPoints;
   /** Switches of the write cache by anybody. */
-  readonly switches = { count: 0, failed: false };
+  readonly switches = { count: 0, failed: false, off: 0 };
   /** Stopped with requests in flight: a sync has failed, and no operator came. */
   gaveUp = false;
   readonly #places: readonly VhostUserPlace[];
@@ -40,6 +40,7 @@ export class VmServer {
     this.sharing.forgetsLog = faults.blk?.forgetsLog ?? false;
     this.#watchSwitches(server, oracle);
     const { kills, switches } = this;
+    const defer = (callback: () => void): void => reactor.defer(callback);
     const context = { oracle, disk, kills, faults: faults.blk ?? {}, switches };
     const tagger = new Tagger(disk, oracle, context.faults);
     let made: SimBlk | null = null;
@@ -65,7 +66,6 @@ export class VmServer {
         sharing: this.sharing,
         makeDevice: () => {
           const { log } = options;
-          const defer = (callback: () => void): void => reactor.defer(callback);
           const fence = (): void => {
             if (context.faults.unfenced !== true) server.fence();
           };
@@ -85,6 +85,10 @@ export class VmServer {
 
   trueByte(vm: Vm): number {
     return (this.#devices.get(vm) as SimBlk).trueByte;
+  }
+
+  fence(): void {
+    for (const place of this.#places) place.endIfGone();
   }
 
   async stop(): Promise<void> {
@@ -112,6 +116,7 @@ export class VmServer {
       if (!disk.mode.ignoreFlush) oracle.writeCache = enabled;
       set(enabled, (error) => {
         switches.failed = error !== null;
+        if (!enabled && error === null) switches.off += 1;
         if (!enabled && error === null && wasOn) oracle.switchedOff(askedAt);
         done(error);
       });

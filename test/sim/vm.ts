@@ -24,7 +24,8 @@ import {
 import { FrontEndLine, type Reply, type Script, u64Of } from './front-end-line.ts';
 import { forgetRequests, GuestDriver, type GuestQueue, type Machine } from './guest.ts';
 import { GuestRam, type Stick } from './guest-memory.ts';
-import { newSession, type Op, type Oracle, type OracleSession } from './oracle.ts';
+import { type Oracle } from './oracle.ts';
+import { newSession, type Op, type OracleSession } from './ops.ts';
 import { SimEnd, SimMemory } from './shared.ts';
 import type { VmPlan } from './vm-scenario.ts';
 
@@ -202,9 +203,10 @@ export class Vm implements Machine {
     yield { kind: 'send', request: set, payload: encodeU64(this.#protocol) };
     this.#queues = Number(u64Of(yield* this.#wire.ask(VHOST_USER.GET_QUEUE_NUM)));
     if (this.#has(VHOST_USER_PROTOCOL_F.BACKEND_REQ)) yield* this.#wire.openChannel();
-    if (this.plan.kind === 'asks') return;
-    const byte = yield* this.#readByte();
-    if (this.#copy === null || this.plan.kind === 'refreshes') this.#copy = byte;
+    // QEMU reads when it starts, and not when it reconnects.
+    if (this.plan.kind === 'refreshes' || (this.plan.kind === 'copies' && this.#copy === null)) {
+      this.#copy = yield* this.#readByte();
+    }
   }
 
   #has(bit: number): boolean {
@@ -321,7 +323,7 @@ export class Vm implements Machine {
       const [memory] = things;
       const description = decodeInflight(answer);
       if (!(memory instanceof SimMemory) || description === null) {
-        return this.oracle.fail('no in-flight region');
+        this.oracle.fail('no in-flight region');
       }
       this.#log = { memory, description };
     }
@@ -419,6 +421,8 @@ export class Vm implements Machine {
   #believe(byte: number): void {
     const driver = this.driver as GuestDriver;
     if (!driver.has(VIRTIO_BLK_F.CONFIG_WCE)) return;
+    // What it asked while it believed otherwise is in the rings before.
+    driver.publish();
     this.oracle.believes(driver.session, byte === 0);
   }
 

@@ -11,7 +11,8 @@ import { SimClock } from './clock.ts';
 import { Fleet, type FleetHost } from './fleet.ts';
 import { Killed } from './kill-points.ts';
 import { makePrng, Media } from './media.ts';
-import { newSession, Oracle, Violation } from './oracle.ts';
+import { Oracle, Violation } from './oracle.ts';
+import { newSession } from './ops.ts';
 import { type ClientPlan, planScenario, type Scenario } from './scenario.ts';
 import { type Faults, SimServer } from './server.ts';
 import type { DiskWatcher } from './sim-disk.ts';
@@ -433,7 +434,8 @@ class World implements ConnectionHost, DiskWatcher, FleetHost {
     this.#trace(`the write cache is switched ${on ? 'on' : 'off'}`);
     oracle.tick += 1;
     const askedAt = oracle.tick;
-    const doneBefore = this.#switchesDone;
+    const switchedOff = (): number => this.#switchesDone + (server.vms?.switches.off ?? 0);
+    const doneBefore = switchedOff();
     const wasOn = server.disk.info.writeCache;
     oracle.writeCache = on;
     const answered = (error: string | null): void => {
@@ -453,7 +455,7 @@ class World implements ConnectionHost, DiskWatcher, FleetHost {
       const shown = server.disk.info.writeCache;
       if (error === null) this.#switchesDone += 1;
       // An earlier switch whose flush succeeded has switched it off, and this one's failure does not undo that.
-      if (error !== null && this.#switchesDone > doneBefore) return;
+      if (error !== null && switchedOff() > doneBefore) return;
       if (shown === (error === null))
         oracle.fail(`P4: switched off (${error}), and shown as ${shown}`);
     });

@@ -3,6 +3,7 @@ import test from 'node:test';
 import { VIRTIO_CONFIG_S } from '../virtio/virtio.ts';
 import { bit, Guest, PACKED_FEATURES, Rig, SPLIT_FEATURES, USER } from './test-rig.ts';
 import {
+  encodeConfig,
   encodeU64,
   encodeVringAddress,
   encodeVringDescriptor,
@@ -344,5 +345,24 @@ test('a packed base of 16 bits, as DPDK sends it, is both indices', () => {
     rig.sharing.run();
     assert.equal(queue.used().length, 1);
   }
+  rig.leave();
+});
+
+test('P11: a front-end that goes while its message waits is ended when somebody else comes, and not before it goes', () => {
+  const { rig, guest } = connected(SPLIT_FEATURES);
+  const queue = guest.queue();
+  queue.start();
+  rig.device.slowWrites = true;
+  rig.send(VHOST_USER.SET_CONFIG, encodeConfig(32, 0, Uint8Array.of(1)));
+  rig.backend.endIfGone();
+  assert.equal(rig.device.left, false);
+  rig.hangUp();
+  queue.submit(1);
+  assert.equal(rig.device.left, false, 'nothing is received while a message waits');
+  rig.backend.endIfGone();
+  assert.ok(rig.device.left);
+  rig.sharing.run();
+  assert.deepEqual(rig.device.executed, []);
+  rig.device.finishWrite();
   rig.leave();
 });

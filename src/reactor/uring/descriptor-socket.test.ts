@@ -168,6 +168,19 @@ void test('sending to a peer that is gone ends it, and kills nobody', { skip }, 
   assert.equal(nearLog.end, null);
 });
 
+void test('that the peer is gone can be asked while it is paused', { skip }, async (t) => {
+  const { reactor, near, nearLog, far } = pair(t);
+  near.pause(true);
+  far.send(ASCII.encode('last words'));
+  assert.equal(near.peerGone(), false);
+  far.close();
+  assert.equal(near.peerGone(), true);
+  await pause(reactor, 5);
+  assert.equal(nearLog.end, undefined, 'and it is not told of it');
+  near.close();
+  assert.equal(near.peerGone(), true);
+});
+
 void test('while it is paused nothing is received, and nothing is lost', { skip }, async (t) => {
   const { reactor, near, far, farLog } = pair(t);
   farLog.onReceived = () => far.pause(true);

@@ -23,6 +23,8 @@ export interface DescriptorContext {
   readonly ring: Ring;
   readonly messages: DescriptorMessages;
   defer(callback: () => void): void;
+  /** Whether the other end of a socket is closed. */
+  hungUp(fd: number): boolean;
   /** A descriptor has come from outside: nothing that was known of this number holds any more. */
   arrived(fd: number): void;
 }
@@ -69,6 +71,10 @@ export class UringDescriptorSocket implements DescriptorSocket {
   pause(paused: boolean): void {
     this.#paused = paused;
     this.#listen();
+  }
+
+  peerGone(): boolean {
+    return !this.#open || this.#context.hungUp(this.#fd);
   }
 
   get #receiving(): boolean {

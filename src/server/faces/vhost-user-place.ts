@@ -63,6 +63,11 @@ export class VhostUserPlace {
     this.#serve(this.#options.sharing.adopt(fd, `fd ${fd}`));
   }
 
+  /** Ends the front-end if it is gone (P11). */
+  endIfGone(): void {
+    this.#backend?.endIfGone();
+  }
+
   async stop(): Promise<void> {
     this.#stopping = true;
     this.#timer?.cancel();
