@@ -18,6 +18,7 @@ const E2E_CONCURRENCY = 2;
 const SIM_SEED = 1_000_000;
 const SIM_RUNS = 2500;
 const HOSTILE_CONNECTIONS = 100_000;
+const HOSTILE_CHAINS = 1_000_000;
 
 const STEPS: Readonly<Record<string, () => Promise<TestCounts>>> = {
   types: () => check('types', [join(BIN, 'tsc'), '--noEmit']),
@@ -34,8 +35,17 @@ const STEPS: Readonly<Record<string, () => Promise<TestCounts>>> = {
       [`--test-concurrency=${E2E_CONCURRENCY}`],
     ),
   sim: () => check('sim', script('test/sim/run.ts', String(SIM_SEED), '--runs', String(SIM_RUNS))),
-  fuzz: () =>
-    check('fuzz', script('test/fuzz/run.ts', '--connections', String(HOSTILE_CONNECTIONS))),
+  fuzz: async () => {
+    const sum = await check(
+      'fuzz: connections',
+      script('test/fuzz/run.ts', '--connections', String(HOSTILE_CONNECTIONS)),
+    );
+    add(
+      sum,
+      await check('fuzz: chains', script('test/fuzz/run.ts', '--chains', String(HOSTILE_CHAINS))),
+    );
+    return sum;
+  },
 };
 
 function script(path: string, ...args: readonly string[]): string[] {

@@ -2,6 +2,7 @@ import { fuzzConnection } from './nbd-connection.ts';
 import { fuzzHandshake } from './nbd-handshake.ts';
 import { fuzzTransmission } from './nbd-transmission.ts';
 import { fail, type FuzzTarget } from './target.ts';
+import { fuzzMessages } from './vhost-user-messages.ts';
 import { fuzzChains } from './virtio-chains.ts';
 import { fuzzChaos } from './virtio-chaos.ts';
 import { fuzzStateFile, fuzzUri } from './texts.ts';
@@ -13,6 +14,7 @@ const REAL: Readonly<Record<string, FuzzTarget>> = {
   'nbd-uri': fuzzUri,
   'virtio-chains': fuzzChains,
   'virtio-chaos': fuzzChaos,
+  'vhost-user-messages': fuzzMessages,
   'state-file': fuzzStateFile,
 };
 
