@@ -17,6 +17,8 @@ const F_DUPFD_CLOEXEC = 1030;
 const RECEIVES_PER_TURN = 256;
 /** A peer that does not take its answers is not asked for more questions. */
 const QUEUED_BYTES_MAX = 256 * 1024;
+/** A peer that takes nothing of what it did not ask for either (news, over a channel of their own) is given up. */
+const UNSENT_BYTES_MAX = 1024 * 1024;
 
 /** What a descriptor socket needs of its reactor. */
 export interface DescriptorContext {
@@ -139,6 +141,10 @@ export class UringDescriptorSocket implements DescriptorSocket {
   }
 
   #queue(bytes: Uint8Array, descriptors: readonly number[]): void {
+    if (this.#unsentBytes + bytes.length > UNSENT_BYTES_MAX) {
+      this.#context.defer(() => this.#end('the peer does not take what it is sent'));
+      return;
+    }
     const duplicates: number[] = [];
     for (const descriptor of descriptors) {
       const duplicate = sys.fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
