@@ -17,6 +17,8 @@ export interface BlkWorkerOptions {
   readonly id: Uint8Array;
   /** Everything taken has been given back, after `detach`. */
   readonly drained: () => void;
+  /** Called once when all that was available at first has been taken. */
+  readonly caughtUp: () => void;
 }
 
 /**
@@ -30,6 +32,9 @@ export class BlkWorker implements QueueWorker, IoOwner {
   readonly #rules: BlkRules;
   readonly #id: Uint8Array;
   readonly #left: () => void;
+  readonly #caughtUp: () => void;
+  /** So many chains may have been available at first, and not be taken. */
+  #behind: number;
   /** Free objects, never more than were in flight at once: the queue's size bounds that. */
   readonly #requests: BlkRequest[] = [];
   readonly #ios: Io[] = [];
@@ -69,6 +74,8 @@ export class BlkWorker implements QueueWorker, IoOwner {
     this.#rules = options.rules;
     this.#id = options.id;
     this.#left = options.drained;
+    this.#caughtUp = options.caughtUp;
+    this.#behind = options.queue.size;
   }
 
   ready(): boolean {
@@ -87,8 +94,15 @@ export class BlkWorker implements QueueWorker, IoOwner {
     try {
       for (let left = POLL_CHAINS; left > 0 && this.#budget > 0 && this.#takes; left -= 1) {
         const chain = this.#queue.take();
-        if (chain === null) break;
+        if (chain === null) {
+          if (this.#behind > 0) this.#catchUp();
+          break;
+        }
         this.#begin(chain);
+        if (this.#behind > 0) {
+          this.#behind -= 1;
+          if (this.#behind === 0) this.#catchUp();
+        }
       }
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
@@ -112,6 +126,11 @@ export class BlkWorker implements QueueWorker, IoOwner {
     this.#detached = true;
     this.#drained = drained;
     this.#publish();
+  }
+
+  #catchUp(): void {
+    this.#behind = 0;
+    this.#caughtUp();
   }
 
   #begin(chain: Chain): void {
