@@ -268,9 +268,10 @@ class Unfenced extends NbdExport {
 }
 
 /** A session that has ended is forgotten at once, with what it still has in flight. */
-class ForgetfulDisk extends Disk {
+export class ForgetfulDisk extends Disk {
   override sessionLeft(_session: DiskSession): void {}
   override requestOfLeft(): void {}
+  override leftEnded(_session: DiskSession): void {}
   override requestDone(_session: DiskSession, io: Io): void {
     this.gate.leave(io);
   }
@@ -301,10 +302,12 @@ function writeback(scenario: Scenario): Scenario {
 /** The base of the faulty domains, without a mistake: what the simulator says of it, it says of all. */
 export const CONTROL: Faults = domain(Domain);
 
-/** Each mistake by name, with the word that the oracle's verdict has to contain. */
-export const MISTAKES: Readonly<
+export type Mistakes = Readonly<
   Record<string, { readonly faults: Faults; readonly verdict: RegExp }>
-> = {
+>;
+
+/** Each mistake by name, with the word that the oracle's verdict has to contain. */
+export const MISTAKES: Mistakes = {
   'nbdkit multi-conn: a dirty flag cleared after the sync': {
     faults: domain(ClearedAfter),
     verdict: /P1|P5/,
@@ -421,7 +424,7 @@ const crashing = (scenario: Scenario): Scenario => ({
  * The same seen from outside only: without a look at the drive, from what clients read and from what power cuts leave. It
  * takes more seeds, and shows that the second half of the oracle stands by itself.
  */
-export const SEEN_FROM_OUTSIDE: typeof MISTAKES = {
+export const SEEN_FROM_OUTSIDE: Mistakes = {
   'a drive that lies about its syncs': {
     faults: {
       blind: true,

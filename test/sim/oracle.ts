@@ -74,6 +74,11 @@ export class Oracle {
     this.failure ??= new Violation(text);
   }
 
+  /** Judges by what clients, guests and power cuts show alone. */
+  get blind(): boolean {
+    return this.#traits.blind;
+  }
+
   get poisoned(): boolean {
     return this.#failedAt !== Infinity;
   }
@@ -133,9 +138,10 @@ export class Oracle {
     this.tick += 1;
     const begins = through && !session.believesThrough;
     session.believesThrough = through;
-    if (!begins || this.#traits.ignoresFlush) return;
+    // After a failed sync nothing is stable, and all that needs to be fails: who was told so counts on nothing.
+    if (!begins || this.#traits.ignoresFlush || this.poisoned) return;
     for (const op of this.#unstable) {
-      if (op.session !== session) continue;
+      if (op.session !== session || !op.definite) continue;
       this.#requireStable(op, 'P4: the guest was told that the cache is off');
       op.guaranteed = true;
       this.#unstable.delete(op);
@@ -159,8 +165,7 @@ export class Oracle {
     op.leftLoose = false;
     op.arrivedAt = Math.min(op.arrivedAt, this.tick);
     op.lastArrivedAt = this.tick;
-    // Of a request in many parts some are submitted later: each counts by itself.
-    op.through = op.whole && op.session.believesThrough;
+    op.through = !op.split && op.session.believesThrough;
     if (op.kind === 'flush') {
       op.session.firstFlushAt = Math.min(op.session.firstFlushAt, this.tick);
     }
@@ -219,7 +224,7 @@ export class Oracle {
     if (op.through || session.believesThrough)
       return 'P3: the guest was told that the cache is off';
     if (!session.flushes) return 'P9: the client was not given a flush';
-    if (this.#traits.untilFlush && op.lastArrivedAt < session.firstFlushAt) {
+    if (this.#traits.untilFlush && !op.split && op.lastArrivedAt < session.firstFlushAt) {
       return 'P9: until-flush, and the session has not flushed';
     }
     if (op.parts > 0 && (!op.cameLoose || !op.leftLoose)) return 'P3: the write cache is off';
@@ -365,7 +370,7 @@ export class Oracle {
     if (op.endedAt !== Infinity && !this.#traits.blind)
       this.fail(`P11: ${op.text} changes the disk after it is over`);
     if (op.arrivedAt === Infinity) this.fail(`${op.text} changes the disk before it has arrived`);
-    if (op.whole) this.#judgeOrder(op);
+    if (op.ordered && !op.split) this.#judgeOrder(op);
   }
 
   /** Barriers: what came before one is done before it, what came after it is done after it. */

@@ -1,14 +1,18 @@
 import { randomInt } from 'node:crypto';
 import { parseArgs } from 'node:util';
-import { simulate } from './world.ts';
+import { replayOf, simulate, type WorldKind } from './world.ts';
 
-// npm run sim -- [SEED] [--runs N] [--seconds S] [--verbose]
+// npm run sim -- [SEED] [--vm | --nbd] [--runs N] [--seconds S] [--verbose]
+
+const USAGE = 'usage: npm run sim -- [SEED] [--vm | --nbd] [--runs N] [--seconds S] [--verbose]\n';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     runs: { type: 'string', default: '0' },
     seconds: { type: 'string', default: '0' },
+    vm: { type: 'boolean', default: false },
+    nbd: { type: 'boolean', default: false },
     verbose: { type: 'boolean', default: false },
   },
 });
@@ -20,7 +24,7 @@ const seconds = Number(values.seconds);
 const fallback = given === undefined ? 1000 : 1;
 const runs = Number(values.runs) || (seconds > 0 ? Infinity : fallback);
 if (!Number.isSafeInteger(first) || first < 0 || Number.isNaN(runs) || Number.isNaN(seconds)) {
-  process.stderr.write('usage: npm run sim -- [SEED] [--runs N] [--seconds S] [--verbose]\n');
+  process.stderr.write(USAGE);
   process.exit(2);
 }
 
@@ -28,27 +32,36 @@ function trace(line: string): void {
   process.stdout.write(`  ${line}\n`);
 }
 
+/** Both kinds of worlds by turns, unless one is asked for. A replay without --vm is of a world of NBD alone. */
+function kindsOf(): readonly WorldKind[] {
+  if (values.vm !== values.nbd) return values.vm ? ['vm'] : ['nbd'];
+  return runs === 1 && !values.vm ? ['nbd'] : ['nbd', 'vm'];
+}
+
 const started = performance.now();
 const elapsed = (): number => (performance.now() - started) / 1000;
+const kinds = kindsOf();
 const sum = { acked: 0, flushed: 0, failed: 0, reads: 0, crashes: 0, told: 0 };
-let done = 0;
+const done: Record<WorldKind, number> = { nbd: 0, vm: 0 };
+let guests = 0;
 let failed = 0;
 const deadline = seconds === 0 ? Infinity : seconds;
-for (let seed = first; done < runs && elapsed() < deadline; seed += 1) {
-  const result = await simulate(seed, {}, values.verbose ? trace : undefined);
-  done += 1;
+for (let i = 0; i < runs && elapsed() < deadline && failed < 10; i += 1) {
+  const kind = kinds[i % kinds.length] as WorldKind;
+  const seed = first + Math.floor(i / kinds.length);
+  const result = await simulate(seed, {}, values.verbose ? trace : undefined, kind);
+  done[kind] += 1;
+  guests += result.guests;
   for (const key of Object.keys(sum) as (keyof typeof sum)[]) sum[key] += result.seen[key];
-  if (result.violation !== null) {
-    failed += 1;
-    process.stdout.write(
-      `seed ${seed}: ${result.violation}\n  replay: npm run sim -- ${seed} --verbose\n`,
-    );
-    if (failed >= 10) break;
-  }
+  if (result.violation === null) continue;
+  failed += 1;
+  process.stdout.write(`seed ${seed} (${kind}): ${result.violation}\n  ${replayOf(seed, kind)}\n`);
 }
+const all = done.nbd + done.vm;
 process.stdout.write(
-  `${done} runs from seed ${first} in ${elapsed().toFixed(1)} s (${(done / elapsed()).toFixed(0)}/s), ${failed} failed: ` +
+  `${all} runs from seed ${first} in ${elapsed().toFixed(1)} s (${(all / elapsed()).toFixed(0)}/s), ` +
+    `${done.nbd} of NBD alone and ${done.vm} with virtual machines, ${failed} failed: ` +
     `${sum.acked} writes acknowledged, ${sum.flushed} flushes, ${sum.reads} reads, ${sum.failed} requests failed, ` +
-    `${sum.crashes} power cuts, ${sum.told} clients told of a loss\n`,
+    `${guests} answers to virtual machines, ${sum.crashes} power cuts, ${sum.told} clients told of a loss\n`,
 );
 process.exitCode = failed > 0 ? 1 : 0;

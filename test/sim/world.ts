@@ -37,6 +37,11 @@ const MAX_TURNS = 400_000;
 /** Who is in a world: clients of NBD alone, or virtual machines, too. */
 export type WorldKind = 'nbd' | 'vm';
 
+/** How a run is repeated. */
+export function replayOf(seed: number, kind: WorldKind): string {
+  return `replay: npm run sim -- ${seed}${kind === 'vm' ? ' --vm' : ''} --verbose`;
+}
+
 /** Runs one seed. `trace` gets a line for each thing that happens to the server as a whole. */
 export async function simulate(
   seed: number,
