@@ -8,7 +8,8 @@ import { attackVhostUser } from './vhost-user-live.ts';
 const SECONDS = 3;
 
 for (const kind of ['memory', 'file'] as const) {
-  test(`fuzz: a guest whose processors rewrite its memory while a server with a disk in ${kind === 'file' ? 'a file' : 'memory'} reads it`, async (t) => {
+  const where = kind === 'file' ? 'a file' : 'memory';
+  test(`fuzz: a guest rewrites its memory while a server with a disk in ${where} reads it`, async (t) => {
     const disk = kind === 'file' ? makeImage(workspace(t), 8) : 'memory:8M';
     const server = await startVhostUser(t, [disk]);
     const said: string[] = [];
