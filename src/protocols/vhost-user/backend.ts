@@ -89,6 +89,11 @@ export class VhostUserBackend implements DescriptorSocketOwner {
     if (!this.#ending && this.#socket.peerGone()) this.#end(true);
   }
 
+  /** The front-end is gone or let go, and what it left in flight has not ended: `ended` follows. */
+  get ending(): boolean {
+    return this.#ending;
+  }
+
   /** Works on what has arrived, until a message has to wait. */
   #pump(): void {
     if (this.#pumping || this.#ending) return;
