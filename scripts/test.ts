@@ -19,6 +19,7 @@ const SIM_SEED = 1_000_000;
 const SIM_RUNS = 2500;
 const HOSTILE_CONNECTIONS = 100_000;
 const HOSTILE_PDUS = 1_000_000;
+const HOSTILE_CHAINS = 1_000_000;
 
 const STEPS: Readonly<Record<string, () => Promise<TestCounts>>> = {
   types: () => check('types', [join(BIN, 'tsc'), '--noEmit']),
@@ -35,18 +36,17 @@ const STEPS: Readonly<Record<string, () => Promise<TestCounts>>> = {
       [`--test-concurrency=${E2E_CONCURRENCY}`],
     ),
   sim: () => check('sim', script('test/sim/run.ts', String(SIM_SEED), '--runs', String(SIM_RUNS))),
-  fuzz: () =>
-    check('fuzz', script('test/fuzz/run.ts', '--connections', String(HOSTILE_CONNECTIONS))),
-  'fuzz-iscsi': () =>
-    check('fuzz-iscsi', [
-      process.execPath,
-      // The heap is looked at before and after.
-      '--expose-gc',
-      join(ROOT, 'test/fuzz/run.ts'),
-      '--pdus',
-      String(HOSTILE_PDUS),
-    ]),
+  fuzz: async () => {
+    const sum = await check('fuzz: connections', fuzz('--connections', HOSTILE_CONNECTIONS));
+    add(sum, await check('fuzz: chains', fuzz('--chains', HOSTILE_CHAINS)));
+    add(sum, await check('fuzz: PDUs', fuzz('--pdus', HOSTILE_PDUS)));
+    return sum;
+  },
 };
+
+function fuzz(what: string, count: number): string[] {
+  return script('test/fuzz/run.ts', what, String(count));
+}
 
 function script(path: string, ...args: readonly string[]): string[] {
   return [process.execPath, join(ROOT, path), ...args];

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { peerEnvironment } from '../../test/e2e/support/peers.ts';
 import { capture } from '../capture.ts';
 import type { LoadResult } from '../load/meter.ts';
 import { findProgram, type Program } from '../programs.ts';
@@ -45,10 +46,8 @@ export interface QemuImg {
 export function findQemuImg(): QemuImg | null {
   const program = findProgram('qemu-img');
   if (program === null) return null;
-  const root = program.origin === 'system' ? '/' : program.origin;
-  const modules = join(root, 'usr/lib/x86_64-linux-gnu/qemu');
-  if (!existsSync(join(modules, 'block-blkio.so'))) return null;
-  return { program, env: { QEMU_MODULE_DIR: modules } };
+  const env = peerEnvironment(program.origin === 'system' ? '/' : program.origin);
+  return existsSync(join(env.QEMU_MODULE_DIR, 'block-blkio.so')) ? { program, env } : null;
 }
 
 /** How many requests the first look makes: some tens of milliseconds, and never longer than a second. */

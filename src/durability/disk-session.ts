@@ -143,8 +143,9 @@ export class DiskSession implements BlockDevice, IoOwner, FlushWaiter {
   }
 
   /**
-   * The client is gone, or is being let go: no session that is opened later on this disk is handed out before what is
-   * in flight has been completed (P11). The rest of requests that are under way is still accepted; `end` follows.
+   * The client is gone, or is being let go: no session that is opened later on this disk is handed out before `end`,
+   * which follows, and before what is in flight has been completed (P11). The rest of requests that are under way is
+   * still accepted until then: between two parts of one, nothing of it may be in flight.
    */
   leave(): void {
     if (this.#left) return;
@@ -159,7 +160,8 @@ export class DiskSession implements BlockDevice, IoOwner, FlushWaiter {
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.leave();
+    if (this.#left) this.#disk.leftEnded(this);
+    else this.leave();
   }
 
   /** Ends the session and resolves when nothing of it is in flight. */

@@ -385,6 +385,29 @@ test('P11: a session that has left holds its successor up, and what is under way
   assert.notEqual(successor, null);
 });
 
+test('P11: a session that has left holds its successor up until it has ended, also between two parts of a request', () => {
+  const at = new DiskBench();
+  const first = at.client.write(1);
+  at.session.leave();
+  let ready = false;
+  at.disk.openSession({ flushes: true }, () => (ready = true));
+  at.store.finish(first.io);
+  assert.ok(first.succeeded && !ready, 'more of it may come');
+  const rest = at.client.write(2);
+  at.store.finish(rest.io);
+  assert.ok(rest.succeeded && !ready);
+  at.session.end();
+  assert.ok(ready);
+});
+
+test('P11: a disk that is closed ends who has left, too', async () => {
+  const at = new DiskBench();
+  at.session.leave();
+  await at.disk.close();
+  assert.ok(at.session.ended);
+  assert.equal(at.client.write(1).error, 'ESHUTDOWN');
+});
+
 test('P11: a live neighbour keeps nobody waiting, and is kept waiting by nobody', () => {
   const at = new DiskBench();
   const busy = at.client.write(1);

@@ -76,6 +76,8 @@ export class Disk {
   #strict: boolean;
   /** Counts switches to on, so that the flush of an earlier switch to off does not undo one. */
   #switchedOn = 0;
+  /** Sessions that have left and may still submit the rest of requests (P11). */
+  readonly #leaving = new Set<DiskSession>();
   /** Requests in flight of sessions that have left (P11). */
   #leftInFlight = 0;
   #closed = false;
@@ -122,8 +124,8 @@ export class Disk {
   }
 
   /**
-   * Opens a session; `ready` gets it at once, or when the last request of sessions that have left is done (P11). After
-   * `close` it gets one that has ended.
+   * Opens a session; `ready` gets it at once, or when those that have left have ended and their last request is done
+   * (P11). After `close` it gets one that has ended.
    */
   openSession(options: SessionOptions, ready: (session: DiskSession) => void): void {
     this.#opening.push({ options, ready });
@@ -171,7 +173,7 @@ export class Disk {
   async close(): Promise<void> {
     assert(!this.#closed, 'a disk is closed twice');
     this.#closed = true;
-    for (const session of this.#sessions) session.end();
+    for (const session of [...this.#sessions, ...this.#leaving]) session.end();
     this.domain?.setPolicy('poison');
     this.domain?.fail();
     if (this.#leftInFlight > 0) await this.whenQuiet(null);
@@ -194,7 +196,14 @@ export class Disk {
   /** For DiskSession. */
   sessionLeft(session: DiskSession): void {
     this.#sessions.delete(session);
+    if (!session.ended) this.#leaving.add(session);
     this.#leftInFlight += session.inFlight;
+  }
+
+  /** For DiskSession: it left earlier, and submits nothing more. */
+  leftEnded(session: DiskSession): void {
+    this.#leaving.delete(session);
+    this.#handOut();
   }
 
   /** For DiskSession: another part of what is under way, of a session that has left. */
@@ -225,7 +234,7 @@ export class Disk {
   }
 
   #handOut(): void {
-    while (this.#leftInFlight === 0) {
+    while (this.#leaving.size === 0 && this.#leftInFlight === 0) {
       const next = this.#opening.shift();
       if (next === undefined) return;
       const session = new DiskSession(this, next.options);

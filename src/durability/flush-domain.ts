@@ -204,7 +204,8 @@ export class FlushDomain {
   }
 
   /**
-   * A mutation of the bytes from `offset` on is done, with success or without, and the reply has not been sent. Returns its number, the need of an emulated FUA.
+   * A mutation of the bytes from `offset` on is done, with success or without, and the reply has not been sent. Returns
+   * its number, the need of an emulated FUA.
    */
   mutated(offset: number, bytes: number): number {
     this.#completed += 1;

@@ -30,8 +30,10 @@ export interface DescriptorSocket {
   readonly peer: string;
   /** Sends all of it, in order, waiting inside for room. The descriptors stay the caller's: they are duplicated. */
   send(bytes: Uint8Array, descriptors?: readonly number[]): void;
-  /** Receives nothing for now (a message is being worked on), or again. */
+  /** Receives nothing for now (a message is being worked on), or again. The end is not seen meanwhile, either. */
   pause(paused: boolean): void;
+  /** Whether the peer is already gone, though what it sent may still wait, or the socket be paused (POLLRDHUP). */
+  peerGone(): boolean;
   /** Ends it. `ended` is not called any more. */
   close(): void;
 }

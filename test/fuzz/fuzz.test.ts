@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { Io, OP } from '../../src/block/io.ts';
+import type { Segments } from '../../src/block/memory.ts';
+import { BlkRequest } from '../../src/protocols/virtio/blk-request.ts';
+import { GuestMemory } from '../../src/protocols/virtio/guest-memory.ts';
+import { PackedQueue } from '../../src/protocols/virtio/packed-queue.ts';
+import { SplitQueue } from '../../src/protocols/virtio/split-queue.ts';
 import { MemoryStore } from '../../src/stores/memory/memory-store.ts';
 import { explained } from './explainer.ts';
 import { sent } from './iscsi-client.ts';
@@ -8,8 +13,10 @@ import { pool as iscsiPool } from './iscsi-sessions.ts';
 import { pool } from './nbd-connection.ts';
 import { REAL_TARGETS, TARGETS } from './targets.ts';
 import type { FuzzTarget } from './target.ts';
+import { conversations } from './vhost-user-messages.ts';
+import { chains } from './virtio-checked.ts';
 
-/** Runs of each target; `npm run fuzz -- --connections 100000` does all that the issue asks for. */
+/** Runs of each target; the fuzz step of `npm test` does 100,000 connections and 1,000,000 chains. */
 const RUNS: Readonly<Record<string, number>> = {
   'nbd-handshake': 3000,
   'nbd-transmission': 3000,
@@ -19,6 +26,7 @@ const RUNS: Readonly<Record<string, number>> = {
   'iscsi-sessions': 200,
   'virtio-chains': 400,
   'virtio-chaos': 150,
+  'vhost-user-messages': 500,
   'state-file': 3000,
 };
 
@@ -48,15 +56,30 @@ test('fuzz: the attacks get far enough to matter', () => {
   assert.ok(iscsiPool.mostInUse > 1 && iscsiPool.inUse === 0);
 });
 
+test('fuzz: chains are served, refused and lost, and most batches can be foretold', () => {
+  assert.ok(chains.succeeded > 10_000, `${chains.succeeded} succeeded`);
+  assert.ok(chains.failed > 1000 && chains.unsupported > 1000);
+  assert.ok(chains.brokenRings > 1000, `${chains.brokenRings} rings broken`);
+  assert.ok(chains.foretold > 20 * chains.tangled, `${chains.tangled} tangled`);
+  const { held, ended } = conversations;
+  assert.ok(ended > held / 10 && ended < (held * 9) / 10, `${ended} of ${held} ended`);
+});
+
 test('fuzz: the canary sings, and smoke is nothing but smoke', () => {
   assert.throws(() => runAll('canary', 1), /replay: npm run fuzz -- canary 1/);
   runAll('smoke', 3);
 });
 
+function counters(): number[] {
+  return [...Object.values(explained), ...Object.values(chains)];
+}
+
 function trace(): number[] {
-  const before = Object.values(explained);
+  const before = counters();
   runAll('nbd-connection', 50);
-  return Object.values(explained).map((value, i) => value - (before[i] as number));
+  runAll('virtio-chains', 10);
+  runAll('virtio-chaos', 5);
+  return counters().map((value, i) => value - (before[i] as number));
 }
 
 test('fuzz: the same seed gives the same run', () => {
@@ -64,6 +87,67 @@ test('fuzz: the same seed gives the same run', () => {
 });
 
 // Mistakes put in: into the store beneath, from outside, for as long as a test runs.
+
+/** What the fuzzer says when a method of a class is another one. */
+function withWrong(
+  prototype: object,
+  method: string,
+  wrong: (right: (...parameters: unknown[]) => unknown) => unknown,
+): string {
+  const original = Object.getOwnPropertyDescriptor(prototype, method) as PropertyDescriptor;
+  const right = original.value as (...parameters: unknown[]) => unknown;
+  Object.defineProperty(prototype, method, { ...original, value: wrong(right) });
+  try {
+    runAll('virtio-chains', 100);
+    runAll('virtio-chaos', 50);
+  } catch (error) {
+    const { cause } = error as Error;
+    return cause instanceof Error ? cause.message : String(cause);
+  } finally {
+    Object.defineProperty(prototype, method, original);
+  }
+  return 'nothing was noticed';
+}
+
+test('fuzz, mistakes put in: virtio queues that trust the guest are found out', () => {
+  const outside = withWrong(GuestMemory.prototype, 'push', () => pushAnything);
+  assert.match(outside, /not the guest's|should be broken|outside|status/);
+  const early = withWrong(
+    BlkRequest.prototype,
+    'finish',
+    (right) =>
+      function finish(this: BlkRequest) {
+        this.status = 0;
+        return right.call(this);
+      },
+  );
+  assert.match(early, /is 0, not [12]|is \d+, not \d+|given back/);
+  const forgetful = withWrong(SplitQueue.prototype, 'publish', () => () => false);
+  assert.match(forgetful, /given back: ;|base of a queue/);
+  const generous = withWrong(
+    PackedQueue.prototype,
+    'give',
+    (right) =>
+      function give(this: PackedQueue, chain: unknown) {
+        right.call(this, chain, 0);
+      },
+  );
+  assert.match(generous, /given back/);
+});
+
+/** Without a look at where memory ends. */
+function pushAnything(
+  this: GuestMemory,
+  segments: Segments,
+  address: number,
+  length: number,
+): boolean {
+  const [first] = this.regions;
+  if (first !== undefined && length > 0) {
+    segments.push(first.region, address - first.guestAddress, length);
+  }
+  return true;
+}
 
 type Submit = MemoryStore['submit'];
 

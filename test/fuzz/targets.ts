@@ -3,6 +3,7 @@ import { fuzzConnection } from './nbd-connection.ts';
 import { fuzzHandshake } from './nbd-handshake.ts';
 import { fuzzTransmission } from './nbd-transmission.ts';
 import { fail, type FuzzTarget } from './target.ts';
+import { fuzzMessages } from './vhost-user-messages.ts';
 import { fuzzChains } from './virtio-chains.ts';
 import { fuzzChaos } from './virtio-chaos.ts';
 import { fuzzStateFile, fuzzUri } from './texts.ts';
@@ -16,6 +17,7 @@ const REAL: Readonly<Record<string, FuzzTarget>> = {
   'iscsi-sessions': fuzzIscsiSessions,
   'virtio-chains': fuzzChains,
   'virtio-chaos': fuzzChaos,
+  'vhost-user-messages': fuzzMessages,
   'state-file': fuzzStateFile,
 };
 

@@ -63,6 +63,7 @@ export class Frontend {
   readonly #index: number;
   readonly #kicked: boolean;
   readonly #own: number[] = [];
+  readonly #sockets: DescriptorSocket[] = [];
   #bytes: Uint8Array = new Uint8Array(0);
 
   constructor(
@@ -108,6 +109,16 @@ export class Frontend {
   /** Sends, and does not wait. */
   send(request: number, payload: Uint8Array = NOTHING, descriptors: readonly number[] = []): void {
     this.#socket.send(encodeMessage(request, VHOST_USER_NEED_REPLY_MASK, payload), descriptors);
+  }
+
+  /** Sends whatever it is. */
+  sendBytes(bytes: Uint8Array, descriptors: readonly number[]): void {
+    this.#socket.send(bytes, descriptors);
+  }
+
+  /** A socket that is closed with the front-end. */
+  closes(socket: DescriptorSocket): void {
+    this.#sockets.push(socket);
   }
 
   /** The answer to one message, after whatever has to happen before. */
@@ -196,6 +207,7 @@ export class Frontend {
   leave(): void {
     this.#socket.close();
     this.#settle();
+    for (const socket of this.#sockets.splice(0)) socket.close();
     for (const fd of this.#own.splice(0)) this.#sharing.closeDescriptor(fd);
     if (this.ended !== 1) fail(`the back-end has ended ${this.ended} times`);
   }

@@ -30,7 +30,10 @@ export interface Target {
 const SLOTS = 8;
 const SLOT_BYTES = 9 * 1024;
 
-/** Divides guest memory behind the rings, and a disk. The last part has the border between two regions in it, if they are joined. */
+/**
+ * Divides guest memory behind the rings, and a disk. The last part has the border between two regions in it, if they are
+ * joined.
+ */
 export function slotsOf(arena: Arena, capacity: number): Slot[] {
   const sectors = Math.floor(capacity / SLOTS);
   return Array.from({ length: SLOTS }, (_, i) => ({

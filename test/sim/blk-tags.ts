@@ -24,8 +24,8 @@ export interface BlkFaults {
   readonly session?: (session: DiskSession) => void;
   /** What an earlier process had in flight is not looked at. */
   readonly forgetsLog?: boolean;
-  /** Who is gone is not looked for before a driver begins. */
-  readonly unfenced?: boolean;
+  /** Who of these is gone is not looked for: clients of NBD when a driver begins, machines when anybody does. */
+  readonly unfenced?: 'nbd' | 'vm';
 }
 
 /** Where a faulty queue is. */

@@ -115,6 +115,8 @@ export class GuestDriver {
   readonly features: bigint;
   readonly session: OracleSession;
   readonly queues: readonly GuestQueue[];
+  /** It takes the device for one with a cache: so the byte said that it read last. */
+  cached = true;
   /** The virtual machine stands still. */
   paused = true;
   over = false;
@@ -197,8 +199,7 @@ export class GuestDriver {
   #kind(): Kind {
     const { prng, plan } = this.#machine;
     // Who believes in no cache does not flush.
-    const flushes = this.session.flushes && !this.session.believesThrough;
-    if (flushes && prng.chance(plan.flushShare)) return 'flush';
+    if (this.session.flushes && this.cached && prng.chance(plan.flushShare)) return 'flush';
     if (prng.chance(plan.readShare)) return prng.chance(0.05) ? 'status' : 'read';
     if (prng.chance(0.15)) {
       const bit = prng.chance(0.5) ? VIRTIO_BLK_F.DISCARD : VIRTIO_BLK_F.WRITE_ZEROES;
@@ -222,7 +223,8 @@ export class GuestDriver {
     if (this.has(VIRTIO_BLK_F.BARRIER) && kind !== 'status') {
       op.barrier = prng.chance(plan.barrierShare);
     }
-    op.whole = op.mutates && count * SECTOR_BYTES <= PARTS * maxTransferBytes;
+    op.ordered = op.mutates;
+    op.split = kind === 'write' && count * SECTOR_BYTES > PARTS * maxTransferBytes;
     const request = this.#place(op);
     if (request === null) return false;
     oracle.asked(op);
@@ -296,6 +298,7 @@ export class GuestDriver {
     }[op.kind];
     const ranged = op.kind === 'zeroes' || op.kind === 'trim';
     const cuts = ranged ? this.#cuts(op) : [];
+    if (cuts.length > PARTS) op.split = true;
     const payload = op.kind === 'write' ? op.sectors * SECTOR_BYTES : cuts.length * BLK_RANGE_BYTES;
     const bytes = Buffer.alloc(BLK_HEADER_BYTES + payload);
     bytes.writeUInt32LE(op.barrier ? type + VIRTIO_BLK_T.BARRIER : type, 0);

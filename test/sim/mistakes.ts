@@ -271,6 +271,7 @@ class Unfenced extends NbdExport {
 export class ForgetfulDisk extends Disk {
   override sessionLeft(_session: DiskSession): void {}
   override requestOfLeft(): void {}
+  override leftEnded(_session: DiskSession): void {}
   override requestDone(_session: DiskSession, io: Io): void {
     this.gate.leave(io);
   }
@@ -307,8 +308,10 @@ export interface Mistake {
   readonly verdict: RegExp;
 }
 
+export type Mistakes = Readonly<Record<string, Mistake>>;
+
 /** Each mistake by name. */
-export const MISTAKES: Readonly<Record<string, Mistake>> = {
+export const MISTAKES: Mistakes = {
   'nbdkit multi-conn: a dirty flag cleared after the sync': {
     faults: domain(ClearedAfter),
     verdict: /P1|P5/,
@@ -425,7 +428,7 @@ const crashing = (scenario: Scenario): Scenario => ({
  * The same seen from outside only: without a look at the drive, from what clients read and from what power cuts leave. It
  * takes more seeds, and shows that the second half of the oracle stands by itself.
  */
-export const SEEN_FROM_OUTSIDE: typeof MISTAKES = {
+export const SEEN_FROM_OUTSIDE: Mistakes = {
   'a drive that lies about its syncs': {
     faults: {
       blind: true,

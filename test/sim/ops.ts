@@ -42,8 +42,10 @@ export class Op {
   readonly fua: boolean;
   /** Nothing passes it, and it is stable when it completes. */
   barrier = false;
-  /** It goes to the store in one batch: a barrier can keep its place among such. */
-  whole = false;
+  /** A guest's mutation, which barriers put in order; but not if it is `split`. */
+  ordered = false;
+  /** It has more parts than go to the store together: some are submitted later, and each counts by itself. */
+  split = false;
   /** Its session relied on every completed write when it arrived. */
   through = false;
   /** Of a flush: it covers its sectors alone. `immediate`: it is answered before it is done, and promises nothing. */

@@ -81,6 +81,11 @@ export class Oracle {
     return this.#failedOrder >= 0;
   }
 
+  /** Judges by what clients, guests and power cuts show alone. */
+  get blind(): boolean {
+    return this.#traits.blind;
+  }
+
   get poisoned(): boolean {
     return this.#failedAt !== Infinity;
   }
@@ -140,9 +145,10 @@ export class Oracle {
     this.tick += 1;
     const begins = through && !session.believesThrough;
     session.believesThrough = through;
-    if (!begins || this.#traits.ignoresFlush) return;
+    // After a failed sync nothing is stable, and all that needs to be fails: who was told so counts on nothing.
+    if (!begins || this.#traits.ignoresFlush || this.poisoned) return;
     for (const op of this.#unstable) {
-      if (op.session !== session) continue;
+      if (op.session !== session || !op.definite) continue;
       this.#requireStable(op, 'P4: the guest was told that the cache is off');
       op.guaranteed = true;
       this.#unstable.delete(op);
@@ -166,8 +172,7 @@ export class Oracle {
     op.leftLoose = false;
     op.arrivedAt = Math.min(op.arrivedAt, this.tick);
     op.lastArrivedAt = this.tick;
-    // Of a request in many parts some are submitted later: each counts by itself.
-    op.through = op.whole && op.session.believesThrough;
+    op.through = !op.split && op.session.believesThrough;
     if (op.kind === 'flush' || (op.kind === 'read' && op.fua)) {
       op.session.firstFlushAt = Math.min(op.session.firstFlushAt, this.tick);
     }
@@ -237,7 +242,7 @@ export class Oracle {
       return 'P3: the guest was told that the cache is off';
     if (!session.flushes) return 'P9: the client was not given a flush';
     const since = op.streamed ? op.startedAt : op.lastArrivedAt;
-    if (this.#traits.untilFlush && since < session.firstFlushAt) {
+    if (this.#traits.untilFlush && !op.split && since < session.firstFlushAt) {
       return 'P9: until-flush, and the session has not flushed';
     }
     if (op.parts > 0 && (!op.cameLoose || !op.leftLoose)) return 'P3: the write cache is off';
@@ -419,7 +424,7 @@ export class Oracle {
     if (op.endedAt !== Infinity && !this.#traits.blind)
       this.fail(`P11: ${op.text} changes the disk after it is over`);
     if (op.arrivedAt === Infinity) this.fail(`${op.text} changes the disk before it has arrived`);
-    if (op.whole) this.#judgeOrder(op);
+    if (op.ordered && !op.split) this.#judgeOrder(op);
   }
 
   /** Barriers: what came before one is done before it, what came after it is done after it. */

@@ -120,17 +120,13 @@ export class SimServer {
     this.#export = makeExport(this.disk);
     this.vms = options.vms === undefined ? null : new VmServer(this, options, options.vms);
     this.iscsi = options.iscsi === undefined ? null : new IscsiServer(this, options, options.iscsi);
-    const fence = this.#export.fenceGone.bind(this.#export);
-    // Whoever comes, over any face, has those who are gone ended first.
-    this.#export.fenceGone = () => {
-      fence();
-      this.iscsi?.fence();
-    };
   }
 
   /** As DataPlane does it for its faces. */
   fence(): void {
     this.#export.fenceGone();
+    this.vms?.fence();
+    this.iscsi?.fence();
   }
 
   accept(stream: SimStream): void {
@@ -139,6 +135,7 @@ export class SimServer {
       exports: new Map([['', this.#export]]),
       tlsMode: 'off' as const,
       log: this.#log,
+      fence: () => this.fence(),
       ended: (connection: NbdConnection) => this.#ended(connection),
     };
     this.connections.set(new NbdConnection(context, stream), stream);

@@ -23,6 +23,7 @@ export class VmServer {
   readonly switches = { count: 0, failed: false, off: 0 };
   /** Stopped with requests in flight: a sync has failed, and no operator came. */
   gaveUp = false;
+  readonly #unfenced: boolean;
   readonly #places: readonly VhostUserPlace[];
   readonly #devices = new Map<Vm, SimBlk>();
 
@@ -38,6 +39,7 @@ export class VmServer {
     this.kills.allowed = () => !server.stopping;
     this.sharing = new SimSharing(reactor, prng, world.sharing, this.kills);
     this.sharing.forgetsLog = faults.blk?.forgetsLog ?? false;
+    this.#unfenced = faults.blk?.unfenced === 'vm';
     this.#watchSwitches(server, oracle);
     const { kills, switches } = this;
     const defer = (callback: () => void): void => reactor.defer(callback);
@@ -67,7 +69,7 @@ export class VmServer {
         makeDevice: () => {
           const { log } = options;
           const fence = (): void => {
-            if (context.faults.unfenced !== true) server.fence();
+            if (context.faults.unfenced !== 'nbd') server.fence();
           };
           const blk = { serial: SIM_SERIAL, queues, offerFua, log, defer, fence };
           made = new SimBlk(context, tagger, blk);
@@ -85,6 +87,11 @@ export class VmServer {
 
   trueByte(vm: Vm): number {
     return (this.#devices.get(vm) as SimBlk).trueByte;
+  }
+
+  fence(): void {
+    if (this.#unfenced) return;
+    for (const place of this.#places) place.endIfGone();
   }
 
   async stop(): Promise<void> {

@@ -61,6 +61,11 @@ function plan(seed: number, kind: WorldKind, faults: Faults): { scenario: Scenar
   return { scenario: planScenario(seed), vms: null, iscsi: null };
 }
 
+/** How a run is repeated. */
+export function replayOf(seed: number, kind: WorldKind): string {
+  return `replay: npm run sim -- ${seed}${kind === 'nbd' ? '' : ` --kind ${kind}`} --verbose`;
+}
+
 /** Runs one seed. `trace` gets a line for each thing that happens to the server as a whole. */
 export async function simulate(
   seed: number,

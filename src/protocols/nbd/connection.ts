@@ -1,4 +1,5 @@
 import type { Timer } from '../../base/clock.ts';
+import type { Disk } from '../../durability/disk.ts';
 import type { DiskSession, Peer, SessionOptions } from '../../durability/disk-session.ts';
 import { Inbox } from '../../reactor/inbox.ts';
 import { Outbox } from '../../reactor/outbox.ts';
@@ -25,6 +26,8 @@ export interface ConnectionContext {
   readonly tls?: TlsSettings;
   /** One line about one connection. */
   readonly log: (line: string) => void;
+  /** A client of `disk` is about to be served: on every face, those that are gone are ended. Absent: there is no other. */
+  readonly fence?: (disk: Disk) => void;
   /** The connection has ended and holds nothing any more. */
   readonly ended: (connection: NbdConnection) => void;
 }
@@ -158,7 +161,8 @@ export class NbdConnection implements StreamOwner, HandshakeHost, TransmissionHo
       return;
     }
     this.#export = found;
-    found.fenceGone();
+    if (this.#context.fence === undefined) found.fenceGone();
+    else this.#context.fence(found.disk);
     const options: SessionOptions = {
       // Read when the session is made, in the same turn in which the client is told of NBD_FLAG_SEND_FLUSH or not:
       // who is not told never flushes, also when the write cache is switched on later (P9).

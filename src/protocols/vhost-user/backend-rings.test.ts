@@ -3,6 +3,9 @@ import test from 'node:test';
 import { VIRTIO_CONFIG_S } from '../virtio/virtio.ts';
 import { bit, Guest, PACKED_FEATURES, Rig, SPLIT_FEATURES, USER } from './test-rig.ts';
 import {
+  decodeInflight,
+  encodeConfig,
+  encodeInflight,
   encodeU64,
   encodeVringAddress,
   encodeVringDescriptor,
@@ -256,6 +259,29 @@ test('a driver is fresh when its rings begin, and not when one of them goes on',
   }
 });
 
+test('a driver that comes with the log of an earlier connection is not fresh, though it has asked for nothing', () => {
+  const earlier = connected(SPLIT_FEATURES);
+  const question = { mmapSize: 0, mmapOffset: 0, numQueues: 1, queueSize: 8 };
+  const [reply] = earlier.rig.send(VHOST_USER.GET_INFLIGHT_FD, encodeInflight(question));
+  const log = reply?.descriptors[0] as number;
+  const description = encodeInflight(decodeInflight(reply?.payload as Uint8Array) as never);
+  // As QEMU does with a region that was just made for it.
+  earlier.rig.ok(VHOST_USER.SET_INFLIGHT_FD, description, [log]);
+  earlier.guest.queue().start();
+  assert.equal(earlier.rig.device.startedFresh, true);
+
+  const rig = new Rig(undefined, earlier.rig.sharing);
+  rig.negotiate(SPLIT_FEATURES);
+  const guest = new Guest(rig, SPLIT_FEATURES);
+  guest.share();
+  const unused = rig.own(rig.sharing.memory(4096));
+  rig.ok(VHOST_USER.SET_INFLIGHT_FD, description, [unused]);
+  guest.queue().start();
+  assert.equal(rig.device.startedFresh, false);
+  rig.leaveQuietly();
+  earlier.rig.leave();
+});
+
 test('a ring that its driver breaks is let go of: error descriptor, status, one line', () => {
   const { rig, guest } = connected(SPLIT_FEATURES);
   const queue = guest.queue(0);
@@ -344,5 +370,24 @@ test('a packed base of 16 bits, as DPDK sends it, is both indices', () => {
     rig.sharing.run();
     assert.equal(queue.used().length, 1);
   }
+  rig.leave();
+});
+
+test('P11: a front-end that goes while its message waits is ended when somebody else comes, and not before it goes', () => {
+  const { rig, guest } = connected(SPLIT_FEATURES);
+  const queue = guest.queue();
+  queue.start();
+  rig.device.slowWrites = true;
+  rig.send(VHOST_USER.SET_CONFIG, encodeConfig(32, 0, Uint8Array.of(1)));
+  rig.backend.endIfGone();
+  assert.equal(rig.device.left, false);
+  rig.hangUp();
+  queue.submit(1);
+  assert.equal(rig.device.left, false, 'nothing is received while a message waits');
+  rig.backend.endIfGone();
+  assert.ok(rig.device.left);
+  rig.sharing.run();
+  assert.deepEqual(rig.device.executed, []);
+  rig.device.finishWrite();
   rig.leave();
 });

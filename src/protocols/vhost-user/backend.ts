@@ -81,6 +81,19 @@ export class VhostUserBackend implements DescriptorSocketOwner {
     if (!this.#ending) this.#end(false);
   }
 
+  /**
+   * Ends the connection if the front-end is gone though that has not been seen: while a message waits, nothing is
+   * received, and rings would go on being served (P11).
+   */
+  endIfGone(): void {
+    if (!this.#ending && this.#socket.peerGone()) this.#end(true);
+  }
+
+  /** The front-end is gone or let go, and what it left in flight has not ended: `ended` follows. */
+  get ending(): boolean {
+    return this.#ending;
+  }
+
   /** Works on what has arrived, until a message has to wait. */
   #pump(): void {
     if (this.#pumping || this.#ending) return;

@@ -4,7 +4,6 @@ import type { Place } from '../virtio/guest-memory.ts';
 import { packedRegionBytes } from '../virtio/inflight-packed.ts';
 import { splitRegionBytes } from '../virtio/inflight-split.ts';
 import { MAX_QUEUE_SIZE } from '../virtio/limits.ts';
-import { INFLIGHT_ALIGNMENT } from './limits.ts';
 import type { InflightDescription } from './wire.ts';
 
 const SPEC = 'Inflight I/O tracking';
@@ -87,6 +86,5 @@ function checkQueues(numQueues: number, queueSize: number): void {
 }
 
 function partBytes(queueSize: number, packed: boolean): number {
-  const bytes = packed ? packedRegionBytes(queueSize) : splitRegionBytes(queueSize);
-  return Math.ceil(bytes / INFLIGHT_ALIGNMENT) * INFLIGHT_ALIGNMENT;
+  return packed ? packedRegionBytes(queueSize) : splitRegionBytes(queueSize);
 }

@@ -9,9 +9,6 @@ export const MAX_TABLE_REGIONS = 8;
  */
 export const MAX_MEMORY_SLOTS = 509;
 
-/** The most descriptors beside one message: those of a full memory table [vhost-user "Communication"]. */
-export const MAX_DESCRIPTORS = 8;
-
 /**
  * The most descriptors that may wait for their messages. A front-end that does not wait for answers may have several
  * messages on the way; every real one sends each with its own sendmsg(2), so a message's own are all it brings.
@@ -38,6 +35,3 @@ export const MAX_REFUSALS = 16;
 
 /** The end of addresses: below it doubles are exact, and what lies above is no memory of a process in practice. */
 export const MAX_ADDRESS: number = 2 ** 53 - 1;
-
-/** Queue parts of an in-flight region start at multiples of this, in bytes: a cache line, and what libvhost-user does. */
-export const INFLIGHT_ALIGNMENT = 64;

@@ -28,10 +28,6 @@ export class MemoryTable {
     return this.#memory;
   }
 
-  get regions(): number {
-    return this.#mapped.length;
-  }
-
   /** SET_MEM_TABLE. The descriptors stay the caller's. Throws a ProtocolError, and then nothing has changed. */
   replace(regions: readonly RegionDescription[], descriptors: readonly number[]): Change {
     if (descriptors.length !== regions.length) {
@@ -43,7 +39,7 @@ export class MemoryTable {
     const added: Mapped[] = [];
     try {
       regions.forEach((region, i) => added.push(this.#map(region, descriptors[i] as number)));
-      return this.#change(added, added, this.#mapped);
+      return this.#change(added, this.#mapped);
     } catch (error) {
       unmap(added);
       throw error;
@@ -57,7 +53,7 @@ export class MemoryTable {
     }
     const added = [this.#map(region, descriptor)];
     try {
-      return this.#change([...this.#mapped, ...added], added, []);
+      return this.#change([...this.#mapped, ...added], []);
     } catch (error) {
       unmap(added);
       throw error;
@@ -69,7 +65,7 @@ export class MemoryTable {
     const removed = this.#mapped.filter(({ description }) => sameRegion(description, region));
     if (removed.length === 0) throw new ProtocolError('no such memory region', SPEC);
     const kept = this.#mapped.filter((mapped) => !removed.includes(mapped));
-    return this.#change(kept, [], removed);
+    return this.#change(kept, removed);
   }
 
   /** Nothing uses the memory any more. */
@@ -88,7 +84,7 @@ export class MemoryTable {
     return { description, shared: this.#sharing.map(descriptor, sizeBytes, mmapOffset) };
   }
 
-  #change(next: readonly Mapped[], added: readonly Mapped[], removed: readonly Mapped[]): Change {
+  #change(next: readonly Mapped[], removed: readonly Mapped[]): Change {
     const memory = tableOf(next);
     return {
       commit: () => {
@@ -96,16 +92,14 @@ export class MemoryTable {
         this.#memory = memory;
         unmap(removed);
       },
-      cancel: () => unmap(added),
     };
   }
 }
 
-/** Exactly one of the two is called, once. */
+/** A table that is whole and waits for its turn. */
 export interface Change {
-  /** No queue uses the old table. */
+  /** No queue uses the old table. Called once, always: what is new is mapped already. */
   commit(): void;
-  cancel(): void;
 }
 
 function tableOf(mapped: readonly Mapped[]): GuestMemory {

@@ -41,6 +41,8 @@ export class Rings implements Poller {
   features: bigint | null = null;
   memory: GuestMemory;
   inflight: InflightArea | null = null;
+  /** It comes from an earlier connection, and so does the driver. */
+  inflightIsOlder = false;
 
   /** With what the device was started; null: it was not. */
   #startedWith: bigint | null = null;
@@ -180,6 +182,7 @@ export class Rings implements Poller {
   dropInflight(): void {
     this.inflight?.close();
     this.inflight = null;
+    this.inflightIsOlder = false;
   }
 
   #canRun(vring: Vring, features: bigint): boolean {
@@ -210,10 +213,13 @@ export class Rings implements Poller {
     this.#context.device.start(features & NO_PROTOCOL_FEATURES, ready, this.#isFresh(features));
   }
 
-  /** All that is known of the rings is that they begin. */
+  /**
+   * All that is known of the rings is that they begin. A driver may have begun on an earlier connection, and have asked
+   * for nothing: then its front-end brings the in-flight region of that.
+   */
   #isFresh(features: bigint): boolean {
     const packed = hasFeature(features, VIRTIO_F.RING_PACKED);
-    if (this.inflight?.isUsed(packed) === true) return false;
+    if (this.inflightIsOlder || this.inflight?.isUsed(packed) === true) return false;
     return this.vrings.every(({ base }) => isBeginning(base, packed));
   }
 

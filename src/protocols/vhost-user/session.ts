@@ -68,6 +68,8 @@ export class Session {
   readonly #offered: bigint;
   #protocolFeatures = 0n;
   #status = 0;
+  /** An in-flight region was made on this connection: the one that is set then is that. */
+  #madeLog = false;
   /** The configuration has changed, and the front-end has not been told. */
   #configChanged = false;
   readonly #handlers: ReadonlyMap<number, Handler>;
@@ -376,6 +378,7 @@ export class Session {
     const packed = hasFeature(this.#rings.features ?? 0n, VIRTIO_F.RING_PACKED);
     if (!this.#hasQueues(asked.numQueues, answer)) return;
     const { area, fd, description } = InflightArea.create(this.#context.sharing, asked, packed);
+    this.#madeLog = true;
     this.#useInflight(area, () => {
       answer.reply(encodeInflight(description, message.payload.length), [fd]);
     });
@@ -391,7 +394,10 @@ export class Session {
     } finally {
       this.#context.sharing.closeDescriptor(fd);
     }
-    this.#useInflight(area, () => this.#resumed(answer));
+    this.#useInflight(area, () => {
+      this.#rings.inflightIsOlder = !this.#madeLog;
+      this.#resumed(answer);
+    });
   }
 
   #useInflight(area: InflightArea, then: () => void): void {

@@ -332,6 +332,11 @@ export class Rig {
     return (decodeVringState((replies[0] as Reply).payload) as { num: number }).num;
   }
 
+  /** The front-end goes, and nothing has seen it yet. */
+  hangUp(): void {
+    this.#socket.close();
+  }
+
   /** The front-end goes, and so does the back-end. */
   leaveQuietly(): void {
     this.#socket.close();

@@ -312,6 +312,11 @@ class FakeSocket implements DescriptorSocket {
     }
   }
 
+  peerGone(): boolean {
+    const { closed, other } = this.#end;
+    return !this.#open || closed || other === null || other.closed;
+  }
+
   pause(paused: boolean): void {
     this.#paused = paused;
     if (!paused) this.#sharing.deliverSoon(this.#end);

@@ -331,6 +331,21 @@ test('a connection that ends takes the setting of its driver with it, and nobody
   assert.equal(disk.info.writeCache, false);
 });
 
+test('a connection that ends while its driver’s switch still flushes takes that with it, too', () => {
+  const at = booted(BOTH);
+  at.write();
+  at.store.finish();
+  at.turn();
+  const off = at.writeWriteback(0);
+  assert.ok(!off.done && at.store.syncing);
+  at.worker?.detach(() => {});
+  at.device.end();
+  at.store.settle();
+  assert.deepEqual(off, { done: true, accepted: false });
+  assert.equal(at.disk.info.writeCache, true);
+  assert.equal(at.disk.strict, false);
+});
+
 test('another face switches off: the front-end is told, and until it reads again all is as strict', () => {
   const at = booted(BOTH);
   assert.equal(at.completesUnstable(), true);

@@ -58,10 +58,17 @@ export class VirtioBlk implements VirtioDevice {
   #attached = 0;
   /** Counts starts, resets and ends: what was begun before the last of them is of no use any more. */
   #life = 0;
-  /** Counts writes of the writeback byte. */
+  /** Counts writes of the writeback byte, and ends: only the outcome of the last write is of use. */
   #writes = 0;
+  /** Writes whose flush is not done. */
+  #switching = 0;
   /** Whose the setting is: after a driver's life the configured mode comes back. `next`: it wrote before it began. */
   #switchedBy: 'nobody' | 'next' | 'driver' = 'nobody';
+  /** The driver was at work before this connection: requests of then, when it may have believed otherwise, may wait. */
+  #wasThere = false;
+  /** Queues that have had none of those since it began, and how many attached ones still may. */
+  readonly #caughtUp = new Set<number>();
+  #behind = 0;
   /** What `#session` was last told. */
   #toldSession: CacheBelief | null = null;
   #announcing = false;
@@ -103,7 +110,9 @@ export class VirtioBlk implements VirtioDevice {
       this.#writeback.switchingOff();
       this.#tellSession();
     }
+    this.#switching += 1;
     this.#disk.setWriteCache(value === 1, (error) => {
+      this.#switching -= 1;
       // A later write decides what is believed.
       if (write === this.#writes) {
         if (error === null) this.#written(value);
@@ -118,6 +127,7 @@ export class VirtioBlk implements VirtioDevice {
     const another = this.#features !== null && this.#features !== features;
     this.#writeback.driverBegins(another || fresh);
     this.#features = features;
+    this.#wasThere = !another && !fresh;
     this.#listen();
     this.#endSession();
     const life = this.#life;
@@ -149,6 +159,14 @@ export class VirtioBlk implements VirtioDevice {
     assert(session !== null && this.#features !== null, 'a queue before the driver is ready');
     assert(index < this.maxQueues, 'a queue that is not offered');
     this.#attached += 1;
+    let behind = this.#wasThere && queue.ready && !this.#caughtUp.has(index);
+    if (behind) this.#behind += 1;
+    else this.#caughtUp.add(index);
+    this.#tellSession();
+    const catchUp = (): void => {
+      if (behind) this.#behind -= 1;
+      behind = false;
+    };
     return new BlkWorker({
       queue,
       host,
@@ -157,6 +175,13 @@ export class VirtioBlk implements VirtioDevice {
       id: this.#id,
       drained: () => {
         this.#attached -= 1;
+        catchUp();
+      },
+      // From here on a FLUSH shows what the driver believes now.
+      caughtUp: () => {
+        catchUp();
+        this.#caughtUp.add(index);
+        this.#tellSession();
       },
     });
   }
@@ -181,7 +206,8 @@ export class VirtioBlk implements VirtioDevice {
     this.#writeback = new WritebackByte();
     this.#stopListening?.();
     this.#stopListening = null;
-    if (this.#switchedBy !== 'nobody') this.#restore(() => {});
+    this.#writes += 1;
+    if (this.#switchedBy !== 'nobody' || this.#switching > 0) this.#restore(() => {});
   }
 
   /** What the driver is shown [virtio 5.2.5]. */
@@ -225,13 +251,16 @@ export class VirtioBlk implements VirtioDevice {
     this.#session?.end();
     this.#session = null;
     this.#toldSession = null;
+    this.#caughtUp.clear();
+    this.#behind = 0;
   }
 
   /** Has the session do what the driver believes, if the driver is shown anything. Once, for a flush may change it. */
   #tellSession(): void {
     const session = this.#session;
     if (session === null || !hasFeature(this.#features ?? 0n, VIRTIO_BLK_F.CONFIG_WCE)) return;
-    const { belief } = this.#writeback;
+    let { belief } = this.#writeback;
+    if (belief === 'doubtful' && this.#behind > 0) belief = 'off';
     if (belief === this.#toldSession) return;
     this.#toldSession = belief;
     session.cacheBelief = belief;

@@ -47,7 +47,7 @@ export function blkRules(features: bigint): BlkRules {
 }
 
 /** The status that tells a driver of a device's error [virtio 5.2.6]: it has no finer ones. */
-export const blkStatus: Readonly<Record<BlockErrorCode, BlkStatus>> = {
+const blkStatus: Readonly<Record<BlockErrorCode, BlkStatus>> = {
   EIO: VIRTIO_BLK_S.IOERR,
   ENOSPC: VIRTIO_BLK_S.IOERR,
   EROFS: VIRTIO_BLK_S.IOERR,

@@ -140,6 +140,15 @@ export const MAX_RANGE_SECTORS: number = 2 ** 31 / SECTOR_BYTES;
 export const POLL_CHAINS = 128;
 
 /**
+ * What a queue hands to the device at once, in bytes: POLL_CHAINS requests of 64 KiB, or some milliseconds of copying
+ * for a disk in memory, which does everything at once. A request that is longer goes on in the next turn.
+ */
+export const TURN_BYTES: number = 8 * 2 ** 20;
+
+/** What each buffer of a chain counts for among these: it costs about as much time as copying so many bytes. */
+export const BUFFER_COST_BYTES = 256;
+
+/**
  * Parts of one long request in flight together: enough for a drive to have the next at hand when one is done, few enough
  * that a request of 4 GiB leaves room for others.
  */

@@ -531,3 +531,26 @@ test('crashes one after the other, also while a successor recovers', () => {
   fc.assert(property, { numRuns: 300, seed: 31 });
   assert.ok(crashes > 2000, `${crashes} crashes`);
 });
+
+test('a front-end that changes the region after it was checked breaks the queue, and nothing is read elsewhere', () => {
+  const NUM = 32 + 6;
+  const FIRST_NEXT = 32 + 2;
+  for (const [offset, value] of [
+    [NUM, 0xffff],
+    [NUM, 0],
+    [NUM, 4],
+    [FIRST_NEXT, 4],
+    [FIRST_NEXT, 0xffff],
+  ] as const) {
+    const tracked = new Tracked(4);
+    tracked.offer(2, 1);
+    takeAll(tracked.start());
+    const successor = tracked.start();
+    assert.ok(successor.ready);
+    tracked.set16(offset, value);
+    assert.throws(
+      () => successor.take(),
+      (error) => error instanceof ProtocolError && /has changed since/.test(error.message),
+    );
+  }
+});

@@ -65,6 +65,8 @@ export class PackedQueue implements Virtqueue {
 
   /** Entries of chains that an earlier process left, newest first. */
   readonly #left: number[];
+  /** Slots of the ring that they take. */
+  #leftSlots: number;
   readonly #pool: Chain[] = [];
 
   /** Throws a ProtocolError when the queue cannot be served as it is set up. */
@@ -95,12 +97,14 @@ export class PackedQueue implements Virtqueue {
     let taken = this.#distance(this.#used, this.#usedWrap, this.#avail, availWrap);
     this.#inflight = null;
     this.#left = [];
+    this.#leftSlots = 0;
     if (options.inflight !== null) {
       const { inflight } = options;
       const left = new PackedInflight(inflight, size, this.#halves, this.#used, this.#usedWrap);
       this.#inflight = left;
       this.#left = left.left.toReversed();
       taken = left.leftSlots;
+      this.#leftSlots = taken;
       this.#used = left.usedIndex;
       this.#usedWrap = left.usedWrap;
       this.#avail = (this.#used + taken) % size;
@@ -270,13 +274,17 @@ export class PackedQueue implements Virtqueue {
     this.#reader.begin(chain);
     chain.tag = entry;
     chain.slots = inflight.num(entry);
+    // They were checked at the start, but the region is the front-end's too.
+    if (chain.slots < 1 || chain.slots > this.#leftSlots) throw changed();
     for (let count = 1; count <= chain.slots; count += 1) {
       if (count > 1) entry = inflight.next(entry);
+      if (entry >= this.size) throw changed();
       const low = inflight.low(entry);
       const high = inflight.high(entry);
       this.#addBuffers(chain, low, high, inflight.length(entry), inflight.flags(entry), count);
     }
     chain.id = inflight.id(entry);
+    this.#leftSlots -= chain.slots;
     this.#left.pop();
     this.inFlight += 1;
     return chain;
@@ -349,6 +357,11 @@ function checked(place: Place, length: number, alignment: number): number {
 function eventOf(place: Place): Int32Array {
   const start = checked(place, EVENT_SUPPRESSION_BYTES, PACKED_ALIGNMENT.eventSuppression);
   return new Int32Array(place.region.bytes.buffer, start, 1);
+}
+
+function changed(): ProtocolError {
+  const spec = 'vhost-user "Inflight I/O tracking"';
+  return new ProtocolError('the in-flight region has changed since it was checked', spec);
 }
 
 function broken(message: string, section: string): ProtocolError {

@@ -30,7 +30,7 @@ const CONTROL = 128;
 const CONTROL_BYTES = controlBytes(SENT_DESCRIPTORS_MAX);
 const DATA = 4096;
 /** The most that one call receives or sends. */
-export const DATA_BYTES = 16 * 1024;
+const DATA_BYTES = 16 * 1024;
 
 /** recvmsg and sendmsg with descriptors beside the bytes [unix(7) SCM_RIGHTS]. One for all sockets of a thread. */
 export class DescriptorMessages {

@@ -168,6 +168,19 @@ void test('sending to a peer that is gone ends it, and kills nobody', { skip }, 
   assert.equal(nearLog.end, null);
 });
 
+void test('that the peer is gone can be asked while it is paused', { skip }, async (t) => {
+  const { reactor, near, nearLog, far } = pair(t);
+  near.pause(true);
+  far.send(ASCII.encode('last words'));
+  assert.equal(near.peerGone(), false);
+  far.close();
+  assert.equal(near.peerGone(), true);
+  await pause(reactor, 5);
+  assert.equal(nearLog.end, undefined, 'and it is not told of it');
+  near.close();
+  assert.equal(near.peerGone(), true);
+});
+
 void test('while it is paused nothing is received, and nothing is lost', { skip }, async (t) => {
   const { reactor, near, far, farLog } = pair(t);
   farLog.onReceived = () => far.pause(true);
@@ -343,3 +356,22 @@ void test('listen and connect by path', { skip }, async (t) => {
   await listener.close();
   assert.equal(existsSync(path), false);
 });
+
+void test(
+  'a peer that takes nothing for good is given up, and what waited for it goes',
+  { skip },
+  async (t) => {
+    const { reactor, near, nearLog, farFd, sharing } = rawPair(t);
+    const event = sharing.eventfd();
+    const before = openDescriptors();
+    for (let sent = 0; sent < 10_000 && nearLog.end === undefined; sent += 1) {
+      near.send(new Uint8Array(4096), sent % 100 === 0 ? [event] : []);
+      if (sent % 100 === 99) await pause(reactor, 1);
+    }
+    assert.equal(nearLog.end, 'the peer does not take what it is sent');
+    // The near end, and every duplicate that waited with its message.
+    await nearLog.eventually(() => openDescriptors() === before - 1, 'descriptors closed');
+    sharing.closeDescriptor(event);
+    closeSync(farFd);
+  },
+);

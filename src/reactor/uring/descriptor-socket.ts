@@ -17,12 +17,16 @@ const F_DUPFD_CLOEXEC = 1030;
 const RECEIVES_PER_TURN = 256;
 /** A peer that does not take its answers is not asked for more questions. */
 const QUEUED_BYTES_MAX = 256 * 1024;
+/** A peer that takes nothing of what it did not ask for either (news, over a channel of their own) is given up. */
+const UNSENT_BYTES_MAX = 1024 * 1024;
 
 /** What a descriptor socket needs of its reactor. */
 export interface DescriptorContext {
   readonly ring: Ring;
   readonly messages: DescriptorMessages;
   defer(callback: () => void): void;
+  /** Whether the other end of a socket is closed. */
+  hungUp(fd: number): boolean;
   /** A descriptor has come from outside: nothing that was known of this number holds any more. */
   arrived(fd: number): void;
 }
@@ -69,6 +73,10 @@ export class UringDescriptorSocket implements DescriptorSocket {
   pause(paused: boolean): void {
     this.#paused = paused;
     this.#listen();
+  }
+
+  peerGone(): boolean {
+    return !this.#open || this.#context.hungUp(this.#fd);
   }
 
   get #receiving(): boolean {
@@ -133,6 +141,10 @@ export class UringDescriptorSocket implements DescriptorSocket {
   }
 
   #queue(bytes: Uint8Array, descriptors: readonly number[]): void {
+    if (this.#unsentBytes + bytes.length > UNSENT_BYTES_MAX) {
+      this.#context.defer(() => this.#end('the peer does not take what it is sent'));
+      return;
+    }
     const duplicates: number[] = [];
     for (const descriptor of descriptors) {
       const duplicate = sys.fcntl(descriptor, F_DUPFD_CLOEXEC, 0);

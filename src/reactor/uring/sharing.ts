@@ -13,6 +13,8 @@ import type { Ring } from './ring.ts';
 
 const POLLIN = 1;
 const POLLOUT = 4;
+const POLLHUP = 0x10;
+const POLLRDHUP = 0x2000;
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const SOCK_CLOEXEC = 0o2000000;
@@ -61,6 +63,11 @@ export class UringSharing implements Sharing, DescriptorContext {
 
   defer(callback: () => void): void {
     this.#context.defer(callback);
+  }
+
+  hungUp(fd: number): boolean {
+    const events = sys.pollNow(fd, POLLRDHUP, this.#context.scratch.region);
+    return (events & (POLLRDHUP | POLLHUP)) !== 0;
   }
 
   arrived(fd: number): void {

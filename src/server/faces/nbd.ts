@@ -29,6 +29,7 @@ export class NbdFace implements Face {
       tlsMode,
       ...(tls === undefined ? {} : { tls }),
       log: context.log,
+      fence: (disk) => context.fence(disk),
       ended: (connection) => this.#ended(connection),
     };
   }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { basename, extname } from 'node:path';
 import { ConfigError } from '../../base/errors.ts';
+import type { Disk } from '../../durability/disk.ts';
 import { MAX_QUEUES } from '../../protocols/vhost-user/limits.ts';
 import { VIRTIO_BLK_ID_BYTES } from '../../protocols/virtio/blk.ts';
 import { VirtioBlk } from '../../protocols/virtio/blk-device.ts';
@@ -13,7 +14,7 @@ import { VhostUserPlace } from './vhost-user-place.ts';
 export class VhostUserBlkFace implements Face {
   readonly #context: FaceContext;
   readonly #sharing: Sharing;
-  readonly #places: VhostUserPlace[] = [];
+  readonly #places = new Map<VhostUserPlace, Disk>();
 
   constructor(context: FaceContext) {
     const { sharing } = context.reactor;
@@ -48,7 +49,7 @@ export class VhostUserBlkFace implements Face {
           fence: () => this.#context.fence(found.disk),
         }),
     });
-    this.#places.push(place);
+    this.#places.set(place, found.disk);
     if (address.kind === 'fd') place.adopt(address.fd);
     else if (where.connect === true) place.connect(address.path);
     else await place.listen(address.path);
@@ -56,11 +57,12 @@ export class VhostUserBlkFace implements Face {
   }
 
   async stop(): Promise<void> {
-    await Promise.all(this.#places.map((place) => place.stop()));
+    await Promise.all([...this.#places.keys()].map((place) => place.stop()));
   }
 
-  /** Nothing: a front-end's end is a completion of the turn in which it goes, before anything its successor does. */
-  fence(): void {}
+  fence(disk: Disk): void {
+    for (const [place, served] of this.#places) if (served === disk) place.endIfGone();
+  }
 
   #diskOf(where: VhostUserBlkListen): OpenDisk {
     const found = this.#context.disks.get(where.exportName);

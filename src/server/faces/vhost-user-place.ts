@@ -63,6 +63,11 @@ export class VhostUserPlace {
     this.#serve(this.#options.sharing.adopt(fd, `fd ${fd}`));
   }
 
+  /** Ends the front-end if it is gone (P11). */
+  endIfGone(): void {
+    this.#backend?.endIfGone();
+  }
+
   async stop(): Promise<void> {
     this.#stopping = true;
     this.#timer?.cancel();
@@ -87,6 +92,8 @@ export class VhostUserPlace {
   }
 
   #accept(socket: DescriptorSocket): void {
+    // While a message of it waits, its end is not seen otherwise.
+    this.#backend?.endIfGone();
     if (this.#stopping) refuse(socket);
     else if (this.#backend === null) this.#serve(socket);
     else if (this.#next !== null) this.#refuse(socket, 'another front-end is connected');
@@ -94,10 +101,24 @@ export class VhostUserPlace {
       this.#next = socket;
       socket.pause(true);
       socket.owner = { received: () => {}, ended: () => this.#forget(socket) };
-      this.#timer = this.#options.context.reactor.after(SUCCESSION_MS, () => {
-        this.#dismiss('another front-end is connected');
-      });
+      this.#awaitSuccession(socket);
     }
+  }
+
+  /** A front-end that is gone has no claim to its place; but what it left in flight ends first, and may take long. */
+  #awaitSuccession(next: DescriptorSocket, told = false): void {
+    const { reactor, log } = this.#options.context;
+    this.#timer = reactor.after(SUCCESSION_MS, () => {
+      this.#backend?.endIfGone();
+      if (this.#next !== next) return;
+      if (this.#backend?.ending !== true) {
+        this.#dismiss('another front-end is connected');
+        return;
+      }
+      if (!told)
+        log(`${next.peer}: waits: requests of the front-end before it are still in flight`);
+      this.#awaitSuccession(next, true);
+    });
   }
 
   #serve(socket: DescriptorSocket): void {

@@ -42,7 +42,7 @@ export function peerCommand(name: string, root: string): string[] | null {
 }
 
 /** What the newer Debian's QEMU needs to find its own block drivers (libblkio's among them) instead of the host's. */
-export function peerEnvironment(root: string): Record<string, string> {
+export function peerEnvironment(root: string): { QEMU_MODULE_DIR: string } {
   return { QEMU_MODULE_DIR: join(root, LIBRARIES, 'qemu') };
 }
 
