@@ -239,12 +239,17 @@ void test('a server with idle pollers uses no processor', { skip }, async (t) =>
   const log: string[] = [];
   const ends = [1, 2, 3].map(() => sharing.poll(new Manual('p', log)));
   await pause(reactor, 50);
-  log.length = 0;
-  const before = process.cpuUsage();
-  await sleep(400);
-  const used = process.cpuUsage(before);
-  assert.ok(log.length < 100, `${log.length} calls`);
-  assert.ok(used.user + used.system < 200_000, `${used.user + used.system} us`);
+  // Node's own threads may be clearing up after the tests before: a loop that spins does so every time.
+  let least = Infinity;
+  for (let i = 0; i < 8 && least >= 200_000; i += 1) {
+    log.length = 0;
+    const before = process.cpuUsage();
+    await sleep(400);
+    const used = process.cpuUsage(before);
+    assert.ok(log.length < 100, `${log.length} calls`);
+    least = Math.min(least, used.user + used.system);
+  }
+  assert.ok(least < 200_000, `${least} us`);
   for (const end of ends) end();
 });
 
