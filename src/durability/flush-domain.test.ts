@@ -131,7 +131,8 @@ test('a native FUA write is stable by itself and does not move `durable`', () =>
 test('a native FUA write is a mutation: what may have ridden on it gets a sync', () => {
   const at = bench({}, { fua: 'native' });
   written(at, 1, FLAG.FUA);
-  assert.deepEqual([at.domain.unstableWrites, at.domain.unstableBytes], [1, 0]);
+  assert.deepEqual([at.domain.unstableWrites, at.domain.unstableBytes], [0, 0]);
+  assert.ok(!at.domain.clean);
   at.client.flush();
   assert.equal(at.store.syncs, 1);
 });

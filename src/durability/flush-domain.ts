@@ -114,10 +114,13 @@ export class FlushDomain {
   #durable = 0;
   #bytesCompleted = 0;
   #bytesDurable = 0;
+  #writesCompleted = 0;
+  #writesDurable = 0;
   #running = false;
   /** What the running sync covers. */
   #covers = 0;
   #bytesCovers = 0;
+  #writesCovers = 0;
   /** A start waits for the end of the batch. */
   #scheduled = false;
   #starting = false;
@@ -151,9 +154,9 @@ export class FlushDomain {
     return this.#durable;
   }
 
-  /** Mutations done and not yet known stable. */
+  /** Mutations done and not yet known stable. Those that were stable by themselves are not among them. */
   get unstableWrites(): number {
-    return this.#completed - this.#durable;
+    return this.#writesCompleted - this.#writesDurable;
   }
 
   /** An upper bound of their bytes: a block written twice counts twice. */
@@ -210,6 +213,7 @@ export class FlushDomain {
   mutated(offset: number, bytes: number): number {
     this.#completed += 1;
     this.#bytesCompleted += bytes;
+    this.#writesCompleted += 1;
     this.#regions.touch(offset, bytes, this.#completed);
     return this.#completed;
   }
@@ -221,7 +225,10 @@ export class FlushDomain {
    */
   mutatedNative(offset: number, bytes: number, error: BlockErrorCode | null): void {
     this.mutated(offset, bytes);
-    if (error === null) this.#bytesCompleted -= bytes;
+    if (error === null) {
+      this.#bytesCompleted -= bytes;
+      this.#writesCompleted -= 1;
+    }
     this.counters.fuaNative += 1;
     if (error === 'EIO' && this.#health === 'well') this.#failed(error);
   }
@@ -252,6 +259,7 @@ export class FlushDomain {
     }
     this.#durable = this.#covers;
     this.#bytesDurable = this.#bytesCovers;
+    this.#writesDurable = this.#writesCovers;
     this.#wake();
   }
 
@@ -336,6 +344,7 @@ export class FlushDomain {
       this.#running = true;
       this.#covers = this.#completed;
       this.#bytesCovers = this.#bytesCompleted;
+      this.#writesCovers = this.#writesCompleted;
       this.#target.startSync();
     }
     this.#starting = false;

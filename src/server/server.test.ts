@@ -63,10 +63,15 @@ for (const kind of ['io_uring', 'portable'] as const) {
         const { reactor } = await openReactor('portable');
         for (const round of ['before', 'after']) {
           await sleep(200);
-          const start = ticks();
-          await sleep(500);
-          // 50 ticks are half a second of one processor; a loop that spins takes all of them.
-          assert.ok(ticks() - start < 20, `${round} work: ${ticks() - start} ticks while idle`);
+          // 50 ticks are half a second of one processor; a loop that spins takes all of them every time, while
+          // Node's own threads clear up now and then.
+          let least = Infinity;
+          for (let i = 0; i < 8 && least >= 20; i += 1) {
+            const start = ticks();
+            await sleep(500);
+            least = Math.min(least, ticks() - start);
+          }
+          assert.ok(least < 20, `${round} work: ${least} ticks while idle`);
           const client = await connectNbd(reactor, server.uris[0] as string);
           for (let i = 0; i < 200; i += 1) await write(client, 0, new Uint8Array(4096).fill(i));
           await flush(client);
