@@ -246,7 +246,8 @@ void test('a server with idle pollers uses no processor', { skip }, async (t) =>
     const before = process.cpuUsage();
     await sleep(400);
     const used = process.cpuUsage(before);
-    assert.ok(log.length < 100, `${log.length} calls`);
+    // A few dozen turns, in which Node has something to do; a loop that spins makes hundreds of thousands.
+    assert.ok(log.length < 5000, `${log.length} calls`);
     least = Math.min(least, used.user + used.system);
   }
   assert.ok(least < 200_000, `${least} us`);
