@@ -2,7 +2,7 @@ import { assert } from '../../src/base/assert.ts';
 import type { Prng } from '../../src/base/prng.ts';
 import type { Region, Segments } from '../../src/block/memory.ts';
 import type { Stream, StreamOwner, TlsSettings } from '../../src/reactor/reactor.ts';
-import { Fifo } from '../../src/protocols/nbd/fifo.ts';
+import { Fifo } from '../../src/base/fifo.ts';
 import type { SimReactor } from './clock.ts';
 
 const EPIPE = -32;

@@ -4,7 +4,7 @@ import { FLAG, type Io, OP } from '../../block/io.ts';
 import { readU64, viewOf } from './bytes.ts';
 import type { NegotiatedExport } from './client-handshake.ts';
 import { ClientRequest } from './client-request.ts';
-import { Fifo } from './fifo.ts';
+import { Fifo } from '../../base/fifo.ts';
 import { MAX_STATUS_DESCRIPTORS, MAX_STRING_BYTES } from './limits.ts';
 import {
   codeOfNbdError,

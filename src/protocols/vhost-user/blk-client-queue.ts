@@ -1,7 +1,7 @@
 import { assert } from '../../base/assert.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Sharing } from '../../reactor/sharing.ts';
-import { Fifo } from '../nbd/fifo.ts';
+import { Fifo } from '../../base/fifo.ts';
 import type { DriverQueue } from '../virtio/driver/driver-queue.ts';
 import type { BlkRequest } from './blk-client-request.ts';
 

@@ -5,7 +5,7 @@ import type { BlockErrorCode } from '../../block/errors.ts';
 import { FLAG, type Io, OP } from '../../block/io.ts';
 import type { Region } from '../../block/memory.ts';
 import type { Poller } from '../../reactor/sharing.ts';
-import { Fifo } from '../nbd/fifo.ts';
+import { Fifo } from '../../base/fifo.ts';
 import { VIRTIO_BLK_CONFIG } from '../virtio/blk.ts';
 import {
   type BlkConfig,
