@@ -46,6 +46,18 @@ export function inRange(unit: LogicalUnit, task: ScsiTask, lba: number, blocks: 
   return unit.refuse(task, SENSE_KEY.ILLEGAL_REQUEST, ASC.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE);
 }
 
+/**
+ * CDB usage data (CommandSpec.usage) of a command with an LBA, a number of blocks and, but for 6 bytes, a group number.
+ * `byte1`: the bits of byte 1 that are looked at; with 6 bytes they belong to the LBA.
+ */
+export function rangeUsage(opcode: number, byte1: number, form: RangeForm): readonly number[] {
+  if (form === 6) return [opcode, 0x1f, 0xff, 0xff, 0xff, 0x04];
+  const four = [0xff, 0xff, 0xff, 0xff];
+  if (form === 10) return [opcode, byte1, ...four, 0x3f, 0xff, 0xff, 0x04];
+  if (form === 12) return [opcode, byte1, ...four, ...four, 0x3f, 0x04];
+  return [opcode, byte1, ...four, ...four, ...four, 0x3f, 0x04];
+}
+
 /** Checks the range of a transfer and fills `offset` and `transferBytes`. False: it has been refused. */
 export function planRange(unit: LogicalUnit, task: ScsiTask, form: RangeForm): boolean {
   const lba = lbaOf(task.cdb, form);

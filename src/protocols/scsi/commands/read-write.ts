@@ -2,7 +2,7 @@ import { FLAG, Io, OP } from '../../../block/io.ts';
 import type { CommandSpec } from '../command.ts';
 import type { LogicalUnit } from '../logical-unit.ts';
 import { TRANSFER, type ScsiTask } from '../task.ts';
-import { planRange, type RangeForm } from './block-range.ts';
+import { planRange, rangeUsage, type RangeForm } from './block-range.ts';
 
 // READ and WRITE (6), (10), (12), (16).
 //
@@ -52,22 +52,13 @@ function planWrite(form: RangeForm): CommandSpec['plan'] {
   };
 }
 
-function usage(opcode: number, form: RangeForm): readonly number[] {
-  const byte1 = DPO | FUA;
-  if (form === 6) return [opcode, 0x1f, 0xff, 0xff, 0xff, 0x04];
-  const lba32 = [0xff, 0xff, 0xff, 0xff];
-  if (form === 10) return [opcode, byte1, ...lba32, 0x3f, 0xff, 0xff, 0x04];
-  if (form === 12) return [opcode, byte1, ...lba32, 0xff, 0xff, 0xff, 0xff, 0x3f, 0x04];
-  return [opcode, byte1, ...lba32, ...lba32, 0xff, 0xff, 0xff, 0xff, 0x3f, 0x04];
-}
-
 function read(form: RangeForm, opcode: number, section: string): CommandSpec {
   return {
     name: `READ (${form})`,
     section,
     opcode,
     cdbBytes: form,
-    usage: usage(opcode, form),
+    usage: rangeUsage(opcode, DPO | FUA, form),
     reservation: 'reads',
     needsMedium: true,
     plan: planRead(form),
@@ -80,7 +71,7 @@ function write(form: RangeForm, opcode: number, section: string): CommandSpec {
     section,
     opcode,
     cdbBytes: form,
-    usage: usage(opcode, form),
+    usage: rangeUsage(opcode, DPO | FUA, form),
     reservation: 'writes',
     needsMedium: true,
     writes: true,

@@ -6,7 +6,7 @@ import { ASC, SENSE_KEY } from '../scsi.ts';
 import { TRANSFER, type ScsiTask } from '../task.ts';
 import { inTurn, type Outcome, request, transfer } from '../unit-io.ts';
 import { firstDifference } from './compare-and-write.ts';
-import { planRange } from './block-range.ts';
+import { planRange, rangeUsage } from './block-range.ts';
 
 // VERIFY and WRITE AND VERIFY (10), (12), (16).
 
@@ -107,21 +107,13 @@ function planWriteAndVerify(form: Form): CommandSpec['plan'] {
   };
 }
 
-function usage(opcode: number, form: Form): readonly number[] {
-  const byte1 = DPO | BYTCHK;
-  const lba32 = [0xff, 0xff, 0xff, 0xff];
-  if (form === 10) return [opcode, byte1, ...lba32, 0x3f, 0xff, 0xff, 0x04];
-  if (form === 12) return [opcode, byte1, ...lba32, ...lba32, 0x3f, 0x04];
-  return [opcode, byte1, ...lba32, ...lba32, ...lba32, 0x3f, 0x04];
-}
-
 function verifyCommand(form: Form, opcode: number, section: string): CommandSpec {
   return {
     name: `VERIFY (${form})`,
     section,
     opcode,
     cdbBytes: form,
-    usage: usage(opcode, form),
+    usage: rangeUsage(opcode, DPO | BYTCHK, form),
     reservation: 'reads',
     needsMedium: true,
     plan: planVerify(form),
@@ -135,7 +127,7 @@ function writeAndVerifyCommand(form: Form, opcode: number, section: string): Com
     section,
     opcode,
     cdbBytes: form,
-    usage: usage(opcode, form),
+    usage: rangeUsage(opcode, DPO | BYTCHK, form),
     reservation: 'writes',
     needsMedium: true,
     writes: true,
