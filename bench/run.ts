@@ -14,7 +14,8 @@ import type { Race, Subject, Workload } from './race.ts';
 import { findIscsiClients, freePort, runIscsiClient } from './iscsi/clients.ts';
 import { findIscsiSubjects } from './iscsi/subjects.ts';
 import { ISCSI_WORKLOADS } from './iscsi/workloads.ts';
-import { findQemuImg, runBlkLoad, runQemuImg } from './vhost-user-blk/clients.ts';
+import { findQemuImg } from './qemu-img.ts';
+import { runBlkLoad, runBlkQemuImg } from './vhost-user-blk/clients.ts';
 import { findBlkSubjects } from './vhost-user-blk/subjects.ts';
 import { BLK_WORKLOADS } from './vhost-user-blk/workloads.ts';
 
@@ -167,7 +168,7 @@ function raceNbd(options: Options): Promise<void> {
 }
 
 function raceVhostUserBlk(options: Options): Promise<void> {
-  const qemuImg = findQemuImg();
+  const qemuImg = findQemuImg('block-blkio.so');
   const theirs = `qemu-img ${qemuImg?.program.version ?? 'missing'} bench (libblkio)`;
   return race(options, {
     title: 'Holdfast and its peers over vhost-user-blk',
@@ -180,7 +181,7 @@ function raceVhostUserBlk(options: Options): Promise<void> {
       if (qemuImg === null) {
         throw new Error('qemu-img with block-blkio.so is missing (npm run bench:peers)');
       }
-      return runQemuImg(qemuImg, workload, socket, time);
+      return runBlkQemuImg(qemuImg, workload, socket, time);
     },
   });
 }

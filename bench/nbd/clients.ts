@@ -1,38 +1,26 @@
 import { join } from 'node:path';
-import type { LoadResult } from '../load/meter.ts';
 import type { Program } from '../programs.ts';
 import { capture } from '../capture.ts';
+import { runOwnClient } from '../own-client.ts';
 import type { Measurement, RunTime } from '../race.ts';
 import type { NbdWorkload } from './workloads.ts';
 
 const MIB = 2 ** 20;
 
-/** Runs our load client: bench/load/main.ts, in its own process. */
-export async function runLoad(
+/** Runs our load client: bench/load/main.ts. */
+export function runLoad(
   workload: NbdWorkload,
   socket: string,
   exportName: string,
   time: RunTime,
 ): Promise<Measurement> {
-  const result = JSON.parse(
-    await capture([
-      process.execPath,
-      join(import.meta.dirname, '../load/main.ts'),
-      `--socket=${socket}`,
-      `--export=${exportName}`,
-      `--mode=${workload.mode}`,
-      `--bs=${workload.blockBytes}`,
-      `--depth=${workload.depth}`,
-      `--connections=${workload.connections}`,
-      `--seconds=${time.seconds}`,
-      `--warmup=${time.warmupSeconds}`,
-    ]),
-  ) as LoadResult;
-  return {
-    rate: workload.unit === 'MiB/s' ? result.bytesPerSecond / MIB : result.operationsPerSecond,
-    clientCpuPercent: result.cpuPercent,
-    p99Us: result.latencyUs.p99,
-  };
+  const script = join(import.meta.dirname, '../load/main.ts');
+  const args = [
+    `--socket=${socket}`,
+    `--export=${exportName}`,
+    `--connections=${workload.connections}`,
+  ];
+  return runOwnClient(script, workload, args, time);
 }
 
 interface FioSide {

@@ -1,106 +1,28 @@
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { peerEnvironment } from '../../test/e2e/support/peers.ts';
-import { capture } from '../capture.ts';
-import type { LoadResult } from '../load/meter.ts';
-import { findProgram, type Program } from '../programs.ts';
+import { runOwnClient } from '../own-client.ts';
+import { runQemuImg, type QemuImg } from '../qemu-img.ts';
 import type { Measurement, RunTime } from '../race.ts';
 import type { BlkWorkload } from './workloads.ts';
 
-const MIB = 2 ** 20;
-const KIB = 1024;
-
-/** Runs our own front-end: bench/vhost-user-blk/load.ts, in its own process. */
-export async function runBlkLoad(
+/** Runs our own front-end: bench/vhost-user-blk/load.ts. */
+export function runBlkLoad(
   workload: BlkWorkload,
   socket: string,
   time: RunTime,
 ): Promise<Measurement> {
-  const result = JSON.parse(
-    await capture([
-      process.execPath,
-      join(import.meta.dirname, 'load.ts'),
-      `--socket=${socket}`,
-      `--mode=${workload.mode}`,
-      `--bs=${workload.blockBytes}`,
-      `--depth=${workload.depth}`,
-      `--queues=${workload.queues}`,
-      `--seconds=${time.seconds}`,
-      `--warmup=${time.warmupSeconds}`,
-    ]),
-  ) as LoadResult;
-  return {
-    rate: workload.unit === 'MiB/s' ? result.bytesPerSecond / MIB : result.operationsPerSecond,
-    clientCpuPercent: result.cpuPercent,
-    p99Us: result.latencyUs.p99,
-  };
-}
-
-/** qemu-img with libblkio's driver, whose module Debian has in a package of its own. */
-export interface QemuImg {
-  readonly program: Program;
-  readonly env: Record<string, string>;
-}
-
-/** Null where qemu-img or its driver is missing. */
-export function findQemuImg(): QemuImg | null {
-  const program = findProgram('qemu-img');
-  if (program === null) return null;
-  const env = peerEnvironment(program.origin === 'system' ? '/' : program.origin);
-  return existsSync(join(env.QEMU_MODULE_DIR, 'block-blkio.so')) ? { program, env } : null;
+  const args = [`--socket=${socket}`, `--queues=${workload.queues}`];
+  return runOwnClient(join(import.meta.dirname, 'load.ts'), workload, args, time);
 }
 
 /** How many requests the first look makes: some tens of milliseconds, and never longer than a second. */
 const LOOK = 2000;
 
-/**
- * Runs `qemu-img bench`, which does a number of requests and not a time: shorter runs, which are the warm-up, say how
- * many those are. Its steps through the disk are one size; a large one, in whole blocks, goes everywhere in an order
- * that no read-ahead follows.
- */
-export async function runQemuImg(
+/** Runs qemu-img with libblkio's driver. */
+export function runBlkQemuImg(
   qemuImg: QemuImg,
   workload: BlkWorkload,
   socket: string,
   time: RunTime,
 ): Promise<Measurement> {
-  let rate = 0;
-  let count = LOOK;
-  for (const nextSeconds of [time.warmupSeconds, time.seconds, 0]) {
-    rate = count / (await qemuImgSeconds(qemuImg, workload, socket, count));
-    count = Math.max(LOOK, Math.round(rate * nextSeconds));
-  }
-  return {
-    rate: workload.unit === 'MiB/s' ? (rate * workload.blockBytes) / MIB : rate,
-    // It does not say.
-    clientCpuPercent: Number.NaN,
-    p99Us: Number.NaN,
-  };
-}
-
-async function qemuImgSeconds(
-  { program, env }: QemuImg,
-  workload: BlkWorkload,
-  socket: string,
-  count: number,
-): Promise<number> {
-  const random = workload.mode.startsWith('rand');
-  // 1811 is prime, so that every block of a disk of a power of two is visited before the first comes again.
-  const stepBytes = workload.blockBytes * (random ? 1811 : 1);
-  const command = [
-    ...program.command,
-    'bench',
-    `--count=${count}`,
-    `--depth=${workload.depth}`,
-    `--buffer-size=${workload.blockBytes}`,
-    `--step-size=${stepBytes}`,
-    ...(workload.mode.endsWith('write') ? ['--write', '--pattern=165'] : []),
-    '--cache=none',
-    '--image-opts',
-    `driver=virtio-blk-vhost-user,path=${socket},cache.direct=on`,
-  ];
-  const output = await capture(command, env);
-  const seconds = Number(/Run completed in ([\d.]+) seconds/.exec(output)?.[1]);
-  if (!(seconds > 0)) throw new Error(`qemu-img bench said ${output.slice(0, 4 * KIB)}`);
-  return seconds;
+  return runQemuImg(qemuImg, workload, `driver=virtio-blk-vhost-user,path=${socket}`, LOOK, time);
 }
