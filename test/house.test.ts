@@ -8,7 +8,7 @@ import { filesUnder, lineOf, readText, ROOT, separate } from './support/sources.
 // above it. Imports of types count too.
 
 const CONTRACT = ['base', 'block'];
-const MACHINERY = [...CONTRACT, 'durability', 'reactor'];
+const MACHINERY = [...CONTRACT, 'durability', 'reactor', 'trace'];
 const DEVICES = [...MACHINERY, 'stores', 'layers', 'arrays'];
 const SERVER = [...DEVICES, 'protocols', 'server'];
 
@@ -18,6 +18,7 @@ const MAY_USE: Readonly<Record<string, readonly string[]>> = {
   block: ['base'],
   durability: CONTRACT,
   reactor: CONTRACT,
+  trace: CONTRACT,
   stores: MACHINERY,
   layers: MACHINERY,
   arrays: MACHINERY,
