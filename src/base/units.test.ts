@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
-import { formatSize, GiB, KiB, MiB, parseSize } from './units.ts';
+import { UsageError } from './errors.ts';
+import { formatSize, GiB, KiB, MiB, parseDuration, parseSize } from './units.ts';
 
 test('sizes as QEMU writes them', () => {
   const sizes: [string, number][] = [
@@ -65,4 +66,14 @@ test('sizes for people', () => {
     [2 ** 60, '1024 PiB'],
   ];
   for (const [bytes, text] of sizes) assert.equal(formatSize(bytes), text);
+});
+
+test('times have a unit, or are seconds', () => {
+  assert.equal(parseDuration('5s'), 5000);
+  assert.equal(parseDuration('1.5'), 1500);
+  assert.equal(parseDuration('250ms'), 250);
+  assert.equal(parseDuration('2m'), 120_000);
+  for (const text of ['', 's', '5h', '-1s', '1e3', '1.2.3s']) {
+    assert.throws(() => parseDuration(text), UsageError, text);
+  }
 });

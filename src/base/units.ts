@@ -17,6 +17,15 @@ export function parseSize(text: string): number {
   return bytes;
 }
 
+const DURATION_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000 };
+
+/** Parses a time as in 500ms, 5s or 2m; a plain number is seconds. Returns milliseconds. */
+export function parseDuration(text: string): number {
+  const match = /^(\d{1,9}(?:\.\d{1,3})?)(ms|s|m)?$/.exec(text.trim());
+  if (match === null) throw new UsageError(`not a time: '${text}' (examples: 500ms, 5s, 2m)`);
+  return Math.round(Number(match[1]) * (DURATION_MS[match[2] ?? 's'] as number));
+}
+
 /** The largest exact binary unit, for people: 1073741824 is "1 GiB". */
 export function formatSize(bytes: number): string {
   const names = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];

@@ -80,12 +80,27 @@ test('the environment supplies the reactor, the command line overrules it, and b
   assert.match(refused('serve', 'a'), /'epoll' from env 'HOLDFAST_REACTOR'.*io_uring/);
 });
 
+test('a command of two words, its group alone, and its mistakes', () => {
+  const parsed = parse('lab', 'cut', '/run/c.sock', 'root', '--seed', '7', '-q');
+  assert.equal(parsed.name, 'lab cut');
+  assert.deepEqual(parsed.operands, ['/run/c.sock', 'root']);
+  assert.deepEqual([parsed.options['seed'], parsed.options['quiet']], ['7', true]);
+  for (const words of [['lab'], ['lab', '--help'], ['help', 'lab'], ['-q', 'lab']]) {
+    assert.match(text(...words), /^Usage: holdfast lab COMMAND[^]*\n {2}cut {2,}/, words.join(' '));
+  }
+  assert.match(text('lab', 'help', 'cut'), /^Usage: holdfast lab cut \[OPTION\]/);
+  assert.match(text('--help'), /\n {2}lab {2,}/);
+  assert.match(refused('lab', 'cup'), /unknown command 'cup'.*cut.*'holdfast lab --help'/);
+  assert.match(refused('lab', 'cut'), /'SOCKET'.*'holdfast lab cut --help'/);
+  assert.match(refused('lab', '--cut'), /unknown option '--cut'/);
+});
+
 test('help and version are text, for the program and for each command', () => {
   assert.equal(text('--version').trim(), '1.2.3');
   assert.match(text('--help'), /serve disks over NBD/);
   assert.match(text('help', 'create'), /holdfast create \[OPTION\]\.\.\. PATH SIZE/);
   for (const command of PROGRAM.commands) {
-    const help = text(command.name, '--help');
+    const help = text(...command.name.split(' '), '--help');
     for (const option of command.options) assert.ok(help.includes(option.long), option.long);
     for (const line of help.split('\n')) {
       if (!line.startsWith('  ') || line.length <= 100) continue;

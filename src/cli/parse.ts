@@ -1,6 +1,6 @@
 import { Command, CommanderError, Option } from 'commander';
 import { UsageError } from '../base/errors.ts';
-import { renderCommandHelp, renderProgramHelp } from './pages/help.ts';
+import { renderCommandHelp, renderGroupHelp, renderProgramHelp } from './pages/help.ts';
 import type { CommandSpec, OptionSpec, ProgramSpec } from './spec/spec.ts';
 
 /** The values of options by the camel case of their long names; switches are true or absent. */
@@ -31,8 +31,9 @@ export function parseCommandLine(
   program.configureHelp({ formatHelp: () => renderProgramHelp(spec) });
   program.version(version, '-V, --version').enablePositionalOptions();
   for (const option of spec.options) addOption(program, option);
+  const parents = addGroups(program, spec);
   for (const command of spec.commands) {
-    addCommand(program, spec, command, (operands, options) => {
+    addCommand(parents, spec, command, (operands, options) => {
       parsed = { kind: 'command', name: command.name, operands, options };
     });
   }
@@ -41,18 +42,41 @@ export function parseCommandLine(
     program.parse(argv, { from: 'user' });
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
-    if (error.exitCode !== 0) throw new UsageError(usageMessage(spec, argv, error.message));
+    if (error.exitCode !== 0) {
+      const group = spec.groups.find(({ name }) => startsWith(argv, name));
+      // Commander's way to say that a group stands alone.
+      if (error.code === 'commander.help' && group !== undefined) {
+        return { kind: 'text', text: renderGroupHelp(spec, group) };
+      }
+      throw new UsageError(usageMessage(spec, argv, error.message));
+    }
   }
   return parsed ?? { kind: 'text', text };
 }
 
+/** What commands are added to, by the name of their group; '' for the program itself. */
+function addGroups(program: Command, spec: ProgramSpec): ReadonlyMap<string, Command> {
+  const parents = new Map([['', program]]);
+  for (const group of spec.groups) {
+    const made = program.command(group.name).description(group.summary);
+    made.configureHelp({ formatHelp: () => renderGroupHelp(spec, group) });
+    made.enablePositionalOptions();
+    for (const option of spec.options) addOption(made, option);
+    parents.set(group.name, made);
+  }
+  return parents;
+}
+
 function addCommand(
-  program: Command,
+  parents: ReadonlyMap<string, Command>,
   spec: ProgramSpec,
   command: CommandSpec,
   found: (operands: string[], options: OptionValues) => void,
 ): void {
-  const target = program.command(command.name).description(command.summary);
+  const [word, group] = command.name.split(' ').toReversed() as [string, string?];
+  const parent = parents.get(group ?? '');
+  if (parent === undefined) throw new Error(`the command ${command.name} is in no declared group`);
+  const target = parent.command(word).description(command.summary);
   target.configureHelp({ formatHelp: () => renderCommandHelp(spec, command) });
   for (const argument of command.arguments) {
     const { name } = argument;
@@ -99,8 +123,15 @@ function addOption(command: Command, option: OptionSpec): void {
   }
 }
 
+/** Whether the command line's first words, switches aside, are those of `name`. */
+function startsWith(argv: readonly string[], name: string): boolean {
+  const words = argv.filter((word) => !word.startsWith('-'));
+  return name === words.slice(0, name.split(' ').length).join(' ');
+}
+
 function usageMessage(spec: ProgramSpec, argv: readonly string[], message: string): string {
-  const name = spec.commands.find((command) => command.name === argv[0])?.name;
+  const named = [...spec.commands, ...spec.groups].find((one) => startsWith(argv, one.name));
+  const name = named?.name;
   const help = name === undefined ? `${spec.name} --help` : `${spec.name} ${name} --help`;
   const what = message
     .replace(/^error: /, '')

@@ -4,6 +4,7 @@ import { runCreate } from './commands/create.ts';
 import { runDemo } from './commands/demo.ts';
 import { runExplain } from './commands/explain.ts';
 import { runInfo } from './commands/info.ts';
+import { runLab } from './commands/lab.ts';
 import { runCompletion, runMan } from './commands/pages.ts';
 import { runServe } from './commands/serve.ts';
 import { asksForCapabilities, capabilities, runVhostUserBlk } from './commands/vhost-user-blk.ts';
@@ -86,6 +87,7 @@ async function runCommand(
     case 'man':
       return runMan(operands, version, output);
     default:
+      if (name.startsWith('lab ')) return runLab(name, operands, options, output);
       throw new Error(`the command ${name} is declared and not there`);
   }
 }

@@ -29,6 +29,7 @@ async function ask(socket: string, request: ControlRequest, output: Output): Pro
     output.warn(answer.error);
     return EXIT.FAILED;
   }
-  for (const counters of answer.disks) output.data(JSON.stringify(counters));
+  const disks = 'disks' in answer ? answer.disks : [];
+  for (const counters of disks) output.data(JSON.stringify(counters));
   return EXIT.OK;
 }

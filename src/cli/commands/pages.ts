@@ -11,14 +11,14 @@ export function runCompletion(operands: readonly string[], output: Output): numb
   return EXIT.OK;
 }
 
-/** `holdfast man [COMMAND]`. */
+/** `holdfast man [COMMAND...]`: the words of a command, or its page's name as in `lab-cut`. */
 export function runMan(operands: readonly string[], version: string, output: Output): number {
-  const [name] = operands;
-  if (name === undefined) {
+  const name = operands.join(' ');
+  if (name === '') {
     output.data(renderProgramPage(PROGRAM, version).trimEnd());
     return EXIT.OK;
   }
-  const command = findCommand(name);
+  const command = findCommand(name) ?? findCommand(name.replace('-', ' '));
   if (command === undefined) throw new UsageError(`there is no command '${name}' to describe`);
   output.data(renderCommandPage(PROGRAM, command, version).trimEnd());
   return EXIT.OK;

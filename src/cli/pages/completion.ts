@@ -1,5 +1,13 @@
 import { unreachable } from '../../base/assert.ts';
-import type { ArgumentSpec, CommandSpec, OptionSpec, ProgramSpec } from '../spec/spec.ts';
+import {
+  commandsOf,
+  firstWords,
+  type ArgumentSpec,
+  type CommandSpec,
+  type GroupSpec,
+  type OptionSpec,
+  type ProgramSpec,
+} from '../spec/spec.ts';
 
 export type Shell = 'bash' | 'zsh' | 'fish';
 
@@ -28,16 +36,17 @@ function allOptions(program: ProgramSpec, command: CommandSpec): OptionSpec[] {
 // Bash: one function; the word before decides for values, else options or operands.
 
 function bash(program: ProgramSpec): string {
-  const names = program.commands.map((command) => command.name).join(' ');
+  const names = firstWords(program).map(({ name }) => name);
   return [
     `# bash completion for ${program.name}`,
     `_${program.name}() {`,
     '  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]}',
     '  COMPREPLY=()',
     '  if ((COMP_CWORD == 1)); then',
-    `    COMPREPLY=($(compgen -W '${names} --help --version' -- "$cur"))`,
+    `    COMPREPLY=($(compgen -W '${names.join(' ')} --help --version' -- "$cur"))`,
     '    return',
     '  fi',
+    ...program.groups.flatMap((group) => bashGroup(program, group)),
     '  case $command in',
     ...program.commands.flatMap((command) => bashCommand(program, command)),
     '  esac',
@@ -47,11 +56,25 @@ function bash(program: ProgramSpec): string {
   ].join('\n');
 }
 
+/** The second word completes the command's name. */
+function bashGroup(program: ProgramSpec, group: GroupSpec): string[] {
+  const words = commandsOf(program, group).map(({ word }) => word);
+  return [
+    `  if [[ $command == ${group.name} ]]; then`,
+    '    if ((COMP_CWORD == 2)); then',
+    `      COMPREPLY=($(compgen -W '${words.join(' ')} --help' -- "$cur"))`,
+    '      return',
+    '    fi',
+    '    command+=" ${COMP_WORDS[2]}"',
+    '  fi',
+  ];
+}
+
 function bashCommand(program: ProgramSpec, command: CommandSpec): string[] {
   const options = allOptions(program, command);
   const valued = options.filter((option) => option.placeholder !== undefined);
   return [
-    `    ${command.name})`,
+    `    ${quote(command.name)})`,
     '      case $prev in',
     ...valued.map(
       (option) => `        ${spellings(option).join('|')}) ${bashValues(option)}; return ;;`,
@@ -88,7 +111,7 @@ function operand(
 
 function commandNames(program: ProgramSpec, argument: ArgumentSpec): string[] | undefined {
   if (argument.name !== 'COMMAND') return undefined;
-  return program.commands.map((command) => command.name);
+  return program.commands.map((command) => command.name.replaceAll(' ', '-'));
 }
 
 // Zsh: _arguments does the work.
@@ -98,7 +121,7 @@ function zsh(program: ProgramSpec): string {
     `#compdef ${program.name}`,
     'local -a commands',
     'commands=(',
-    ...program.commands.map((command) => `  ${quote(`${command.name}:${command.summary}`)}`),
+    ...firstWords(program).map(({ name, summary }) => `  ${quote(`${name}:${summary}`)}`),
     ')',
     'if (( CURRENT == 2 )); then',
     "  _describe -t commands 'command' commands",
@@ -106,9 +129,10 @@ function zsh(program: ProgramSpec): string {
     'fi',
     'local command=$words[2]',
     'shift words; (( CURRENT-- ))',
+    ...program.groups.flatMap((group) => zshGroup(program, group)),
     'case $command in',
     ...program.commands.flatMap((command) => [
-      `  ${command.name})`,
+      `  ${quote(command.name)})`,
       '    _arguments -s -S \\',
       ...allOptions(program, command)
         .flatMap(zshOption)
@@ -119,6 +143,25 @@ function zsh(program: ProgramSpec): string {
     'esac',
     '',
   ].join('\n');
+}
+
+function zshGroup(program: ProgramSpec, group: GroupSpec): string[] {
+  const entries = commandsOf(program, group).map(({ word, command }) =>
+    quote(`${word}:${command.summary}`),
+  );
+  return [
+    `if [[ $command == ${group.name} ]]; then`,
+    '  if (( CURRENT == 2 )); then',
+    '    commands=(',
+    ...entries.map((entry) => `      ${entry}`),
+    '    )',
+    "    _describe -t commands 'command' commands",
+    '    return',
+    '  fi',
+    '  command+=" $words[2]"',
+    '  shift words; (( CURRENT-- ))',
+    'fi',
+  ];
 }
 
 function zshOption(option: OptionSpec): string[] {
@@ -147,13 +190,24 @@ function zshValues(part: { choices?: readonly string[]; value?: string }): strin
 
 function fish(program: ProgramSpec): string {
   const lines = [`complete -c ${program.name} -f`];
-  for (const command of program.commands) {
-    const { name } = command;
-    const here = `complete -c ${program.name} -n '__fish_seen_subcommand_from ${name}'`;
+  for (const { name, summary } of firstWords(program)) {
     lines.push(
-      `complete -c ${program.name} -n __fish_use_subcommand -a ${name} -d ${quote(command.summary)}`,
-      ...allOptions(program, command).map((option) => `${here} ${fishOption(option)}`),
+      `complete -c ${program.name} -n __fish_use_subcommand -a ${name} -d ${quote(summary)}`,
     );
+  }
+  for (const group of program.groups) {
+    const words = commandsOf(program, group).map(({ word }) => word);
+    const seen = `__fish_seen_subcommand_from ${group.name}`;
+    const open = quote(`${seen}; and not __fish_seen_subcommand_from ${words.join(' ')}`);
+    for (const { word, command } of commandsOf(program, group)) {
+      const summary = quote(command.summary);
+      lines.push(`complete -c ${program.name} -n ${open} -a ${word} -d ${summary}`);
+    }
+  }
+  for (const command of program.commands) {
+    const seen = command.name.split(' ').map((word) => `__fish_seen_subcommand_from ${word}`);
+    const here = `complete -c ${program.name} -n '${seen.join('; and ')}'`;
+    lines.push(...allOptions(program, command).map((option) => `${here} ${fishOption(option)}`));
     const values = operand(program, command);
     if (values.choices !== undefined) lines.push(`${here} -a ${quote(values.choices.join(' '))}`);
     else if (values.value === 'file') lines.push(`${here} -F`);

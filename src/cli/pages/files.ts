@@ -1,4 +1,5 @@
 import { PROGRAM } from '../spec/program.ts';
+import { pageName } from '../spec/spec.ts';
 import { allCommands } from '../../protocols/scsi/registry.ts';
 import { renderReference } from './markdown.ts';
 import { renderCommandPage, renderProgramPage } from './roff.ts';
@@ -11,10 +12,8 @@ export function generatedFiles(version: string): ReadonlyMap<string, string> {
   files.set('docs/reference/scsi.md', renderScsiCommands(allCommands()));
   files.set('packaging/man/holdfast.1', renderProgramPage(PROGRAM, version));
   for (const command of PROGRAM.commands) {
-    files.set(
-      `packaging/man/holdfast-${command.name}.1`,
-      renderCommandPage(PROGRAM, command, version),
-    );
+    const path = `packaging/man/${pageName(PROGRAM, command)}.1`;
+    files.set(path, renderCommandPage(PROGRAM, command, version));
   }
   return files;
 }

@@ -1,9 +1,12 @@
 import {
   argumentText,
+  commandsOf,
+  firstWords,
   optionFlags,
   optionRemarks,
   usageLine,
   type CommandSpec,
+  type GroupSpec,
   type OptionSpec,
   type ProgramSpec,
 } from '../spec/spec.ts';
@@ -14,7 +17,7 @@ const INDENT = 24;
 
 /** `holdfast --help`. */
 export function renderProgramHelp(program: ProgramSpec): string {
-  const commands = program.commands.map((command) => entry(command.name, command.summary));
+  const commands = firstWords(program).map(({ name, summary }) => entry(name, summary));
   const own = [
     ...program.options,
     { long: '--version', short: '-V', description: 'Print the version.' },
@@ -31,6 +34,21 @@ export function renderProgramHelp(program: ProgramSpec): string {
     ...own.flatMap(optionEntry),
     '',
     `'${program.name} COMMAND --help' says more about one, and so does '${program.name} man COMMAND | man -l -'.`,
+    '',
+  ].join('\n');
+}
+
+/** `holdfast GROUP` and `holdfast GROUP --help`. */
+export function renderGroupHelp(program: ProgramSpec, group: GroupSpec): string {
+  const start = `${program.name} ${group.name}`;
+  return [
+    `Usage: ${start} COMMAND [OPTION]...`,
+    '',
+    ...group.details.flatMap((text) => [...wrap(text, COLUMNS, 0), '']),
+    'Commands:',
+    ...commandsOf(program, group).flatMap(({ word, command }) => entry(word, command.summary)),
+    '',
+    `'${start} COMMAND --help' says more about one.`,
     '',
   ].join('\n');
 }

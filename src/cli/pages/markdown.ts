@@ -69,5 +69,5 @@ function literal(text: string): string {
 }
 
 function anchor(program: ProgramSpec, command: CommandSpec): string {
-  return `${program.name}-${command.name}`;
+  return `${program.name}-${command.name.replaceAll(' ', '-')}`;
 }

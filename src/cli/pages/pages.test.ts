@@ -56,7 +56,9 @@ test('completions name every command and every spelling of every option', () => 
   for (const shell of ['bash', 'zsh', 'fish'] as const) {
     const script = renderCompletion(PROGRAM, shell);
     for (const command of PROGRAM.commands) {
-      assert.ok(script.includes(command.name), `${shell}: ${command.name}`);
+      for (const word of command.name.split(' ')) {
+        assert.ok(script.includes(word), `${shell}: ${command.name}`);
+      }
       for (const option of command.options) {
         const name = shell === 'fish' ? `-l ${option.long.slice(2)}` : option.long;
         assert.ok(script.includes(name), `${shell}: ${option.long}`);
@@ -92,6 +94,10 @@ test('bash completes commands, options and their values', { skip: !has('bash') }
   assert.deepEqual(complete('holdfast', 'serve', '--tls-p'), ['--tls-psk']);
   assert.deepEqual(complete('holdfast', 'completion', 'z'), ['zsh']);
   assert.deepEqual(complete('holdfast', 'man', 'exp'), ['explain']);
+  assert.deepEqual(complete('holdfast', 'la'), ['lab']);
+  assert.deepEqual(complete('holdfast', 'lab', 'cu'), ['cut']);
+  assert.deepEqual(complete('holdfast', 'lab', 'cut', '--see'), ['--seed']);
+  assert.deepEqual(complete('holdfast', 'man', 'lab-c'), ['lab-cut']);
 });
 
 test('wrap keeps words whole and lines short', () => {

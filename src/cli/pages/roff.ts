@@ -2,6 +2,7 @@ import { EXIT_TEXTS } from '../exit-codes.ts';
 import {
   argumentText,
   optionRemarks,
+  pageName,
   type CommandSpec,
   type OptionSpec,
   type ProgramSpec,
@@ -19,7 +20,7 @@ export function renderProgramPage(program: ProgramSpec, version: string): string
     '.SH COMMANDS',
     ...program.commands.flatMap((command) => [
       '.TP',
-      `.BR ${program.name}\\-${escape(command.name)} (1)`,
+      `.BR ${escape(pageName(program, command))} (1)`,
       sentence(command.summary),
     ]),
     '.SH OPTIONS',
@@ -29,7 +30,7 @@ export function renderProgramPage(program: ProgramSpec, version: string): string
       '.BR \\-h ", " \\-\\-help',
       'Print a summary; with --json the whole command tree as JSON.',
     ),
-    ...tail(program.commands.map((command) => `${program.name}-${command.name}`)),
+    ...tail(program.commands.map((command) => pageName(program, command))),
   ].join('\n');
 }
 
@@ -50,7 +51,7 @@ export function renderCommandPage(
     '.fi',
   ]);
   return [
-    ...head(`${program.name}-${command.name}`, version, command.summary),
+    ...head(pageName(program, command), version, command.summary),
     `.B ${program.name} ${escape(command.name)}`,
     '.RI [ OPTION ]...',
     ...command.arguments.map((argument) => `.I ${escape(argumentText(argument))}`),

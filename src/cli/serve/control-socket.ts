@@ -2,16 +2,21 @@ import { chmodSync, rmSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { ConfigError, messageOf } from '../../base/errors.ts';
+import type { CutReport, CutRequest, FlushFault } from '../../layers/volatile-cache/requests.ts';
 import type { DiskCounters } from '../../server/config.ts';
 import { UnavailableError } from '../exit-codes.ts';
 
 // The operator's way to a running server: a Unix socket for its owner alone, one line of JSON asked, one answered.
 
 export type ControlRequest =
-  { readonly op: 'counters' } | { readonly op: 'resume'; readonly export: string };
+  | { readonly op: 'counters' }
+  | { readonly op: 'resume'; readonly export: string }
+  | ({ readonly op: 'cut'; readonly export: string } & CutRequest)
+  | ({ readonly op: 'fail-flush'; readonly export: string } & FlushFault);
 
 export type ControlAnswer =
   | { readonly ok: true; readonly disks: readonly DiskCounters[] }
+  | { readonly ok: true; readonly cut: CutReport }
   | { readonly ok: false; readonly error: string };
 
 /** What can be asked of a server while it runs. */

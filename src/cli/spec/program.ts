@@ -1,4 +1,5 @@
 import { CLEAR, COUNTERS, CREATE, DEMO, EXPLAIN, INFO, RESUME } from './disks.ts';
+import { LAB, LAB_COMMANDS } from './lab.ts';
 import { SERVE } from './serve.ts';
 import type { CommandSpec, ProgramSpec } from './spec.ts';
 import { VHOST_USER_BLK } from './vhost-user.ts';
@@ -30,7 +31,13 @@ const MAN: CommandSpec = {
     'Prints the roff source of holdfast(1), or of the page of one command. The same pages are in packaging/man.',
   ],
   arguments: [
-    { name: 'COMMAND', description: 'A command of holdfast.', required: false, value: 'text' },
+    {
+      name: 'COMMAND',
+      description: 'A command of holdfast, of one word or two.',
+      required: false,
+      variadic: true,
+      value: 'text',
+    },
   ],
   options: [],
   examples: [{ text: 'Read one', command: 'holdfast man serve | man -l -' }],
@@ -60,9 +67,11 @@ export const PROGRAM: ProgramSpec = {
     RESUME,
     COUNTERS,
     VHOST_USER_BLK,
+    ...LAB_COMMANDS,
     COMPLETION,
     MAN,
   ],
+  groups: [LAB],
 };
 
 /** The declaration of one command, if there is one of that name. */

@@ -8,9 +8,18 @@ export interface ProgramSpec {
   readonly details: readonly string[];
   readonly options: readonly OptionSpec[];
   readonly commands: readonly CommandSpec[];
+  readonly groups: readonly GroupSpec[];
+}
+
+/** The first word that several commands share. */
+export interface GroupSpec {
+  readonly name: string;
+  readonly summary: string;
+  readonly details: readonly string[];
 }
 
 export interface CommandSpec {
+  /** One word, or a group's name and a word: 'lab cut'. */
   readonly name: string;
   readonly summary: string;
   /** Paragraphs for the man page and the reference. */
@@ -66,6 +75,27 @@ export function optionFlags(option: OptionSpec): string {
 export function argumentText(argument: ArgumentSpec): string {
   const name = argument.variadic === true ? `${argument.name}...` : argument.name;
   return argument.required ? name : `[${name}]`;
+}
+
+/** The commands of a group, and what follows its name in each. */
+export function commandsOf(
+  program: ProgramSpec,
+  group: GroupSpec,
+): readonly { readonly word: string; readonly command: CommandSpec }[] {
+  const prefix = `${group.name} `;
+  return program.commands
+    .filter(({ name }) => name.startsWith(prefix))
+    .map((command) => ({ word: command.name.slice(prefix.length), command }));
+}
+
+/** What may be the first word after the program's name: commands of one word, then groups. */
+export function firstWords(program: ProgramSpec): readonly { name: string; summary: string }[] {
+  return [...program.commands.filter(({ name }) => !name.includes(' ')), ...program.groups];
+}
+
+/** `holdfast-lab-cut`: the name of a command's manual page. */
+export function pageName(program: ProgramSpec, command: CommandSpec): string {
+  return `${program.name}-${command.name.replaceAll(' ', '-')}`;
 }
 
 /** The line after "usage:". */

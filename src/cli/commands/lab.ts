@@ -1,0 +1,21 @@
+import type { Output } from '../output.ts';
+import type { OptionValues } from '../parse.ts';
+import { runLabCut } from './lab-cut.ts';
+import { runLabFailFlush } from './lab-fail-flush.ts';
+
+/** `holdfast lab COMMAND`: one line for each, the commands are in files of their own. */
+export async function runLab(
+  name: string,
+  operands: readonly string[],
+  options: OptionValues,
+  output: Output,
+): Promise<number> {
+  switch (name) {
+    case 'lab cut':
+      return runLabCut(operands, options, output);
+    case 'lab fail-flush':
+      return runLabFailFlush(operands, options, output);
+    default:
+      throw new Error(`the command ${name} is declared and not there`);
+  }
+}
