@@ -23,6 +23,8 @@ export const READ_10 = 0x28;
 export const WRITE_10 = 0x2a;
 export const SYNCHRONIZE_CACHE_10 = 0x35;
 const READ_CAPACITY_10 = 0x25;
+const MODE_SENSE_6 = 0x1a;
+const CACHING_PAGE = 0x08;
 
 const RECEIVE_BYTES = 256 * 1024;
 /** What is asked for, as open-iscsi and libiscsi do; MaxRecvDataSegmentLength is ours, the rest is agreed on. */
@@ -79,6 +81,7 @@ export class IscsiChannel {
     const { blockBytes, blocks } = this.#capacity(initiator);
     this.blockBytes = blockBytes;
     this.diskBytes = blockBytes * blocks;
+    this.#readCachingPage(initiator);
     this.#cmdSn = initiator.cmdSn;
     this.#expStatSn = initiator.expStatSn;
   }
@@ -169,19 +172,27 @@ export class IscsiChannel {
   }
 
   #capacity(initiator: IscsiInitiator): { blockBytes: number; blocks: number } {
-    const cdb = new Uint8Array(10);
-    cdb[0] = READ_CAPACITY_10;
+    const data = this.#ask(initiator, [READ_CAPACITY_10, 0, 0, 0, 0, 0, 0, 0, 0, 0], 8);
+    const view = new DataView(data.buffer, data.byteOffset);
+    return { blocks: view.getUint32(0) + 1, blockBytes: view.getUint32(4) };
+  }
+
+  /** As initiators do before they use a disk; one that has not may take the write cache for off. */
+  #readCachingPage(initiator: IscsiInitiator): void {
+    this.#ask(initiator, [MODE_SENSE_6, 0, CACHING_PAGE, 0, 255, 0], 255);
+  }
+
+  #ask(initiator: IscsiInitiator, cdb: readonly number[], bytes: number): Uint8Array {
     // The first commands hear of resets and changes.
     for (let i = 0; i < ATTENTIONS; i += 1) {
       const { status, data } = this.#await<CommandResult>(initiator, (done) => {
-        initiator.command({ cdb, read: 8, lun: this.#lun }, done);
+        initiator.command({ cdb: Uint8Array.from(cdb), read: bytes, lun: this.#lun }, done);
       });
       if (status === CHECK_CONDITION) continue;
       if (status !== GOOD) break;
-      const view = new DataView(data.buffer, data.byteOffset);
-      return { blocks: view.getUint32(0) + 1, blockBytes: view.getUint32(4) };
+      return data;
     }
-    throw new Error(`LUN ${this.#lun} has no capacity`);
+    throw new Error(`LUN ${this.#lun} does not answer command 0x${cdb[0]?.toString(16)}`);
   }
 
   /** Begins something, and waits for its answer. */

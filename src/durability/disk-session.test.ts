@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
+import { Io, OP } from '../block/io.ts';
 import { DiskBench } from '../../test/durability/disk-bench.ts';
 
 // What a client takes the write cache for, beside what it is. The rest of DiskSession is tested with Disk.
@@ -55,4 +56,16 @@ test('unsafe promises nothing to anybody', () => {
   at.session.cacheBelief = 'off';
   assert.ok(at.written(1).succeeded);
   assert.equal(at.store.syncs, 0);
+});
+
+test('a flush that is implied by something else covers, and does not show that the client flushes', () => {
+  const at = new DiskBench();
+  at.session.cacheBelief = 'doubtful';
+  const io = new Io();
+  io.reset(OP.FLUSH, 0, 0, 0);
+  let done = false;
+  io.push({ ioDone: () => (done = true) });
+  at.session.submitImplied(io);
+  assert.ok(done);
+  assert.equal(at.session.cacheBelief, 'doubtful');
 });

@@ -20,8 +20,9 @@ export interface SessionOptions {
 
 /**
  * What a client takes the write cache for, where its protocol shows it a setting that may be out of date (the
- * `writeback` byte of virtio-blk, which front-ends cache). `off`: it may rely on every completed write. `doubtful`: it
- * may, until a FLUSH shows that it does not.
+ * `writeback` byte of virtio-blk, which front-ends cache; WCE of SCSI, which initiators read once and believe in over a
+ * restart of the server). `off`: it may rely on every completed write. `doubtful`: it may, until a FLUSH shows that it
+ * does not.
  */
 export type CacheBelief = 'on' | 'doubtful' | 'off';
 
@@ -99,6 +100,19 @@ export class DiskSession implements BlockDevice, IoOwner, FlushWaiter {
   }
 
   submit(io: Io): void {
+    if (io.op === OP.FLUSH && !this.#ended) this.#flushAsked();
+    this.#take(io);
+  }
+
+  /**
+   * A FLUSH that is part of something else the client asked for, a read from the medium say. It covers what any FLUSH
+   * covers, but does not show that the client flushes.
+   */
+  submitImplied(io: Io): void {
+    this.#take(io);
+  }
+
+  #take(io: Io): void {
     if (this.#ended) {
       io.complete('ESHUTDOWN');
       return;
@@ -112,7 +126,6 @@ export class DiskSession implements BlockDevice, IoOwner, FlushWaiter {
       io.push(this, asked | ((io.flags & FLAG.FUA) === 0 ? 0 : STABLE));
     } else {
       io.push(this, asked | STABLE);
-      if (io.op === OP.FLUSH) this.#flushAsked();
     }
     if (this.#doubtedPeer !== null && this.#failsOnce(io, asked)) this.#disk.gate.refuse(io, 'EIO');
     else this.#disk.gate.enter(io);

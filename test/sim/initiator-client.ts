@@ -50,6 +50,14 @@ interface Reaction {
   readonly react: () => void;
 }
 
+/**
+ * What an initiator port takes the write cache for, as Linux does: off since it was told so, until it is told or says
+ * something else. A new session, with the same server or with another, changes nothing about it.
+ */
+export interface CacheView {
+  off: boolean;
+}
+
 /** What a logical unit has to report with the next command. */
 export type Notice = 'deferred error' | 'changed mode';
 
@@ -72,6 +80,7 @@ export class InitiatorClient implements StreamPeer {
   readonly session: OracleSession;
   readonly plan: InitiatorPlan;
   readonly isid: Uint8Array;
+  readonly view: CacheView;
   readonly outstanding = new Map<number, ScsiOp>();
   stream!: SimStream;
   over = false;
@@ -97,15 +106,15 @@ export class InitiatorClient implements StreamPeer {
 
   constructor(
     host: InitiatorHost,
-    plan: InitiatorPlan,
+    { plan, isid, view }: { plan: InitiatorPlan; isid: Uint8Array; view: CacheView },
     session: OracleSession,
-    isid: Uint8Array,
     tsih: number,
   ) {
     this.#host = host;
     this.plan = plan;
     this.session = session;
     this.isid = isid;
+    this.view = view;
     this.#initiator = new IscsiInitiator(
       { send: (bytes) => this.#send(bytes) },
       { initiatorName: plan.name, isid, tsih, targetName: TARGET, keys: plan.keys },
@@ -117,6 +126,7 @@ export class InitiatorClient implements StreamPeer {
       if (asked && host.prng.chance(0.7)) this.#react(() => this.#logout());
     };
     host.oracle.opened(session);
+    host.oracle.believes(session, view.off);
   }
 
   get tsih(): number {
@@ -289,6 +299,7 @@ export class InitiatorClient implements StreamPeer {
     if (prng.chance(traits.orderedShare)) op.attribute = TASK_ATTRIBUTE.ORDERED;
     else if (prng.chance(traits.headShare)) op.attribute = TASK_ATTRIBUTE.HEAD_OF_QUEUE;
     this.#host.oracle.asked(op);
+    if (knowsCache(op)) this.#believes(true);
     this.outstanding.set(op.id, op);
     const command = commandOf(op, prng, this.#host.sectors);
     // Its bytes may come before its tag is known here.
@@ -309,7 +320,10 @@ export class InitiatorClient implements StreamPeer {
       return op;
     }
     if (prng.chance(traits.looks)) return this.#make('status', 'sense', [0, 0], false);
-    if (prng.chance(traits.flushShare)) return this.#chooseFlush();
+    // Who believes in no cache hardly flushes.
+    if (prng.chance(this.view.off ? traits.flushShare / 10 : traits.flushShare)) {
+      return this.#chooseFlush();
+    }
     const fua = prng.chance(traits.fuaShare);
     if (prng.chance(traits.readShare)) {
       return this.#make('read', 'blocks', this.#range(), fua && prng.chance(0.3));
@@ -436,11 +450,13 @@ export class InitiatorClient implements StreamPeer {
     }
   }
 
-  /** P4 is judged by what it was told; later writes by the disk's own setting (P3). */
+  /** P4 is judged by what it was told, and so is P3 from then on. */
   #believes(writeCache: boolean): void {
-    const { oracle } = this.#host;
-    if (!writeCache) oracle.believes(this.session, true);
-    oracle.believes(this.session, false);
+    this.#host.oracle.believes(this.session, !writeCache);
+    // What it has asked for meanwhile says that the cache may be on.
+    const off = !writeCache && ![...this.outstanding.values()].some(knowsCache);
+    if (!off) this.#host.oracle.believes(this.session, false);
+    this.view.off = off;
   }
 
   #errorOf(op: ScsiOp, { status }: CommandResult, sense: Sense | null): number {
@@ -490,6 +506,11 @@ export class InitiatorClient implements StreamPeer {
       this.#fail(`${op.text} was carried out, and the ${notice} before it was not told`);
     }
   }
+}
+
+/** Who asks for this does not take the write cache for off. */
+function knowsCache(op: ScsiOp): boolean {
+  return op.kind === 'flush' || (op.role === 'select' && op.on);
 }
 
 function senseOf({ status, sense }: CommandResult): Sense | null {

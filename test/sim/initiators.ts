@@ -1,6 +1,6 @@
 import type { Prng } from '../../src/base/prng.ts';
 import { portName } from '../../src/protocols/iscsi/session.ts';
-import { InitiatorClient, type InitiatorHost } from './initiator-client.ts';
+import { type CacheView, InitiatorClient, type InitiatorHost } from './initiator-client.ts';
 import type { InitiatorPlan, IscsiWorld } from './iscsi-scenario.ts';
 import type { IscsiServer } from './iscsi-server.ts';
 import type { Media } from './media.ts';
@@ -27,6 +27,7 @@ export interface InitiatorsHost {
 interface Port {
   readonly plan: InitiatorPlan;
   readonly isid: Uint8Array;
+  readonly view: CacheView;
   readonly live: Set<InitiatorClient>;
   /** A connection is on its way. */
   connecting: boolean;
@@ -56,7 +57,8 @@ export class Initiators implements InitiatorHost {
     for (const plan of world.initiators) {
       for (let i = 0; i < plan.sessions; i += 1) {
         const isid = new Uint8Array([0x00, 0x02, 0x3d, 0, 0, i + 1]);
-        this.#ports.push({ plan, isid, live: new Set(), connecting: false });
+        const view = { off: false };
+        this.#ports.push({ plan, isid, view, live: new Set(), connecting: false });
       }
     }
   }
@@ -132,7 +134,7 @@ export class Initiators implements InitiatorHost {
   #connect(port: Port, tsih: number): void {
     port.connecting = false;
     if (!this.wantsMore()) return;
-    const { plan, isid } = port;
+    const { plan } = port;
     const target = this.#host.target();
     if (target === null) {
       port.connecting = true;
@@ -142,11 +144,11 @@ export class Initiators implements InitiatorHost {
     const id = this.#host.nextSession();
     const session = newSession({
       id,
-      peerKey: portName(plan.name, isid),
+      peerKey: portName(plan.name, port.isid),
       resumable: plan.resumable,
       flushes: true,
     });
-    const client = new InitiatorClient(this, plan, session, isid, tsih);
+    const client = new InitiatorClient(this, port, session, tsih);
     const { reactor } = target;
     const peer = `${plan.host}:${40_000 + id}`;
     client.stream = new SimStream(reactor, this.prng, this.#network, peer, client);

@@ -1,6 +1,7 @@
 import { FLAG, type Io, OP } from '../../src/block/io.ts';
 import { Region } from '../../src/block/memory.ts';
 import type { DiskOptions } from '../../src/durability/disk.ts';
+import type { DiskSession } from '../../src/durability/disk-session.ts';
 import { FlushDomain, type FlushDomainOptions } from '../../src/durability/flush-domain.ts';
 import { TASK_ATTRIBUTE } from '../../src/protocols/scsi/scsi.ts';
 import type { ScsiTask } from '../../src/protocols/scsi/task.ts';
@@ -105,6 +106,26 @@ export const ISCSI_MISTAKES: Readonly<Record<string, Mistake>> = {
     faults: { scsi: { switchEarly: true }, ...doing({ switches: 0.1 }) },
     verdict: /P4/,
   },
+  'who switched the write cache off is taken to know that a restart has switched it on': {
+    faults: {
+      scsi: {
+        unit: (unit) => {
+          const open = unit.openNexus.bind(unit);
+          unit.openNexus = (nexus, ready) =>
+            open(nexus, () => {
+              (nexus.sessions.get(unit.lun) as DiskSession).cacheBelief = 'on';
+              ready();
+            });
+        },
+      },
+      ...doing({ switches: 0.05, looks: 0 }),
+      tune: (scenario) => ({
+        ...writeback(scenario),
+        chaos: { ...scenario.chaos, processKills: 8 },
+      }),
+    },
+    verdict: /P3: the guest was told/,
+  },
   'the error of an immediate flush is swallowed': {
     faults: {
       scsi: {
@@ -204,6 +225,14 @@ export const ISCSI_SEEN_FROM_OUTSIDE: typeof ISCSI_MISTAKES = {
     'the FUA bit is not looked at',
     /the power cut left/,
     crashing,
+  ),
+  'who switched the write cache off is taken to know that a restart has switched it on': unseen(
+    'who switched the write cache off is taken to know that a restart has switched it on',
+    /the power cut left/,
+    (scenario) => ({
+      ...writeback(scenario),
+      chaos: { ...scenario.chaos, processKills: 8, hostCrashes: 8 },
+    }),
   ),
   'a flush of a range looks at another range': unseen(
     'a flush of a range looks at another range',

@@ -172,8 +172,9 @@ export class Oracle {
     op.leftLoose = false;
     op.arrivedAt = Math.min(op.arrivedAt, this.tick);
     op.lastArrivedAt = this.tick;
-    op.through = !op.split && op.session.believesThrough;
-    if (op.kind === 'flush' || (op.kind === 'read' && op.fua)) {
+    // An initiator may be told while its data is still to come: what counts is what it believes when it is answered.
+    op.through = !op.split && !op.streamed && op.session.believesThrough;
+    if (op.kind === 'flush') {
       op.session.firstFlushAt = Math.min(op.session.firstFlushAt, this.tick);
     }
   }

@@ -37,7 +37,7 @@ export class TaggedSession {
     this.#watch = watch;
   }
 
-  /** As a logical unit takes it: of a session a command uses nothing but this. */
+  /** As a logical unit takes it: of a session commands use nothing but this. */
   get asSession(): ReturnType<LogicalUnit['sessionOf']> {
     return this as unknown as DiskSession;
   }
@@ -47,10 +47,18 @@ export class TaggedSession {
   }
 
   submit(io: Io): void {
+    this.#submit(io, (made) => this.#session.submit(made));
+  }
+
+  submitImplied(io: Io): void {
+    this.#submit(io, (made) => this.#session.submitImplied(made));
+  }
+
+  #submit(io: Io, submit: (io: Io) => void): void {
     this.op ??= this.#watch.opOf(this);
     const { op } = this;
     if (op === null) {
-      this.#session.submit(io);
+      submit(io);
       return;
     }
     TAGS.set(io, op.id);
@@ -62,7 +70,6 @@ export class TaggedSession {
         },
       });
     } else this.#watch.touches(op);
-    const submit = (made: Io): void => this.#session.submit(made);
     if (this.#watch.submit === null) submit(io);
     else this.#watch.submit(io, op, submit);
   }

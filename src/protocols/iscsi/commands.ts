@@ -149,6 +149,7 @@ export class Commands implements TaskOwner {
     record.inExpected = record.reads && !record.writes ? expected : 0;
     if (ahs > 0) this.#additional(record, view, at + BHS_BYTES, ahs);
     task.expectedOutBytes = record.outExpected;
+    task.expectedInBytes = record.inExpected;
     if (record.writes) this.out.begin(record, dataSegmentLength(view, at));
     this.#session.submit(record);
     return record;

@@ -99,6 +99,8 @@ export class LogicalUnit {
     this.attentions.open(nexus, ASC.POWER_ON_OCCURRED);
     // The initiator can always flush, and sees WCE in the Caching mode page (P9).
     this.disk.openSession({ flushes: true, peer: nexus.peer }, (session) => {
+      // It may have seen it long ago: initiators live over a restart of the server, which puts WCE back, and do not look again.
+      session.cacheBelief = 'doubtful';
       nexus.sessions.set(this.lun, session);
       ready();
     });
@@ -253,6 +255,12 @@ export class LogicalUnit {
     return session;
   }
 
+  /** The initiator knows how the write cache is: it was shown the page, or has set it. */
+  toldWriteCache(nexus: Nexus, enabled: boolean): void {
+    const session = nexus.sessions.get(this.lun);
+    if (session !== undefined) session.cacheBelief = enabled ? 'on' : 'off';
+  }
+
   #end(task: ScsiTask): void {
     task.begun = false;
     if (task.command?.writes === true) this.ranges.leave(task);
@@ -314,9 +322,18 @@ export class LogicalUnit {
     this.#shown = info;
     if (info.writeCache !== before.writeCache) {
       this.attentions.establish(ASC.MODE_PARAMETERS_CHANGED, this.switching);
+      if (info.writeCache) this.#switchedOn();
     }
     if (info.sizeBytes !== before.sizeBytes) {
       this.attentions.establish(ASC.CAPACITY_DATA_HAS_CHANGED);
+    }
+  }
+
+  /** Whoever was told that it is off is told now, but not everybody listens. */
+  #switchedOn(): void {
+    for (const nexus of this.target.nexuses) {
+      const session = nexus.sessions.get(this.lun);
+      if (session?.cacheBelief === 'off') session.cacheBelief = 'doubtful';
     }
   }
 }

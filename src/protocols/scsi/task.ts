@@ -52,6 +52,8 @@ export class ScsiTask {
   cdbBytes = 16;
   /** What the initiator announced for Data-Out: WHOLE commands with parameter lists are checked against it. */
   expectedOutBytes = 0;
+  /** What it has room for. */
+  expectedInBytes = 0;
 
   // Set by the logical unit before `taskReady`.
   command: CommandSpec | null = null;
@@ -87,6 +89,7 @@ export class ScsiTask {
     this.command = null;
     this.cdb.fill(0);
     this.expectedOutBytes = 0;
+    this.expectedInBytes = 0;
     this.outBytes = 0;
     this.transferBytes = 0;
     this.ioFlags = 0;

@@ -183,6 +183,8 @@ export interface SendOptions {
   readonly attribute?: TaskAttribute;
   /** What the initiator announces, if not what it has. */
   readonly announced?: number;
+  /** What it has room for, if not for everything. */
+  readonly room?: number;
   /** Data-Out is not there yet: `Sent.give` brings it. */
   readonly late?: boolean;
 }
@@ -218,6 +220,7 @@ export class Sent implements TaskOwner, IoOwner {
     task.cdb.set(cdb);
     task.cdbBytes = cdb.length;
     task.expectedOutBytes = options.announced ?? this.#dataOut.length;
+    task.expectedInBytes = options.room ?? Infinity;
   }
 
   taskReady(task: ScsiTask): void {
@@ -399,9 +402,12 @@ export interface Bench {
   readonly target: ScsiTarget;
   readonly timers: TestTimers;
   readonly lines: string[];
-  /** One more initiator, with its POWER ON already taken. */
+  /** One more initiator, which has taken its POWER ON and read the Caching page, as all do that use a disk. */
   initiator(name?: string): TestInitiator;
 }
+
+/** MODE SENSE (6) of the Caching page. */
+const CACHING_PAGE = [0x1a, 8, 8, 0, 255, 0];
 
 export function bench(options: BenchOptions = {}): Bench {
   const target = new ScsiTarget('iqn.2026-11.example:target');
@@ -411,7 +417,10 @@ export function bench(options: BenchOptions = {}): Bench {
     target,
     initiator: (name) => {
       const initiator = new TestInitiator(target, name);
-      for (const lun of target.units.keys()) initiator.attentions(lun);
+      for (const lun of target.units.keys()) {
+        initiator.attentions(lun);
+        initiator.send(CACHING_PAGE, { lun });
+      }
       return initiator;
     },
   };

@@ -22,6 +22,19 @@ export function request(
   session.submit(io);
 }
 
+/** Has a range on the medium that a command is about to read there: see DiskSession.submitImplied. */
+export function impliedFlush(
+  session: DiskSession,
+  offset: number,
+  length: number,
+  done: Outcome,
+): void {
+  const io = new Io();
+  io.reset(OP.FLUSH, offset, length, 0);
+  io.push({ ioDone: ({ error }) => done(error, offset) });
+  session.submitImplied(io);
+}
+
 /**
  * READ or WRITE of a whole range from and to one buffer, in pieces of what the device takes, one after the other.
  */

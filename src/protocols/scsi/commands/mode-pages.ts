@@ -13,6 +13,11 @@ export interface ModeValues {
   readonly softwareWriteProtect: boolean;
 }
 
+export interface WantedModes extends ModeValues {
+  /** The Caching page was in the list. */
+  readonly setsWriteCache: boolean;
+}
+
 interface ModePage {
   readonly page: number;
   readonly subpage: number;
@@ -128,6 +133,18 @@ export function modePages(
   return Uint8Array.from(made.flatMap((bytes) => [...bytes]));
 }
 
+/** Where WCE is in mode pages that follow each other: the byte; -1: the Caching page is not among them. */
+export function writeCacheByte(pages: Uint8Array): number {
+  for (let at = 0; at < pages.length; at += 2 + (pages[at + 1] as number)) {
+    if (pages[at] === CACHING) return at + 2;
+  }
+  return -1;
+}
+
+export function isWriteCacheOn(byte: number): boolean {
+  return (byte & WCE) !== 0;
+}
+
 /**
  * What a MODE SELECT parameter list asks for, from byte `start` on. 'short': a page is cut off; a number: the byte that
  * cannot be as it is.
@@ -136,8 +153,8 @@ export function readModes(
   unit: LogicalUnit,
   list: Uint8Array,
   start: number,
-): ModeValues | 'short' | number {
-  let wanted = current(unit);
+): WantedModes | 'short' | number {
+  let wanted: WantedModes = { ...current(unit), setsWriteCache: false };
   let at = start;
   while (at < list.length) {
     if (at + 2 > list.length) return 'short';
@@ -154,7 +171,9 @@ export function readModes(
       if ((changed & ~(mask[i] as number)) !== 0) return at + i;
     }
     const byte2 = list[at + 2] as number;
-    if (code === CACHING) wanted = { ...wanted, writeCache: (byte2 & WCE) !== 0 };
+    if (code === CACHING) {
+      wanted = { ...wanted, writeCache: isWriteCacheOn(byte2), setsWriteCache: true };
+    }
     if (code === CONTROL) {
       wanted = {
         ...wanted,
@@ -174,7 +193,7 @@ export function readModes(
 export function applyModes(
   unit: LogicalUnit,
   nexus: Nexus,
-  wanted: ModeValues,
+  wanted: WantedModes,
   done: (error: BlockErrorCode | null) => void,
 ): void {
   const before = current(unit);
@@ -185,13 +204,16 @@ export function applyModes(
     before.softwareWriteProtect !== wanted.softwareWriteProtect;
   // [SPC-4 6.11] The others are told; of the write cache the unit tells them itself, whoever switches it.
   if (changed) unit.attentions.establish(ASC.MODE_PARAMETERS_CHANGED, nexus);
-  if (before.writeCache === wanted.writeCache && !wceChangeable(unit)) {
+  const { writeCache } = wanted;
+  if (!wanted.setsWriteCache || (before.writeCache === writeCache && !wceChangeable(unit))) {
+    if (wanted.setsWriteCache) unit.toldWriteCache(nexus, writeCache);
     done(null);
     return;
   }
   unit.switching = nexus;
-  unit.disk.setWriteCache(wanted.writeCache, (error) => {
+  unit.disk.setWriteCache(writeCache, (error) => {
     unit.switching = null;
+    if (error === null) unit.toldWriteCache(nexus, writeCache);
     done(error);
   });
 }

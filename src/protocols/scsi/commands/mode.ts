@@ -4,7 +4,15 @@ import { MAX_PARAMETER_BYTES } from '../limits.ts';
 import { ASC, SENSE_KEY } from '../scsi.ts';
 import type { ScsiTask } from '../task.ts';
 import { u16, u32 } from './block-range.ts';
-import { applyModes, modePages, type ModeValues, PAGE_CONTROL, readModes } from './mode-pages.ts';
+import {
+  applyModes,
+  isWriteCacheOn,
+  modePages,
+  PAGE_CONTROL,
+  readModes,
+  type WantedModes,
+  writeCacheByte,
+} from './mode-pages.ts';
 
 // MODE SENSE and MODE SELECT (6), (10). WCE can be changed, and D_SENSE and SWP; nothing is saved (PS 0), as Linux wants
 // it: it sets SP where a page says it can be saved, and is refused then.
@@ -33,6 +41,11 @@ function blockDescriptor(unit: LogicalUnit, long: boolean): Uint8Array {
     view.setUint32(4, unit.blockBytes);
   }
   return data;
+}
+
+/** How much of `dataIn` the initiator takes. */
+function shown({ dataIn, expectedInBytes }: ScsiTask): number {
+  return Math.min(dataIn?.length ?? 0, expectedInBytes);
 }
 
 function modeSense(unit: LogicalUnit, task: ScsiTask, ten: boolean): void {
@@ -66,6 +79,12 @@ function modeSense(unit: LogicalUnit, task: ScsiTask, ten: boolean): void {
   data.set(descriptor, headerBytes);
   data.set(pages, headerBytes + descriptor.length);
   task.dataIn = data.subarray(0, ten ? u16(cdb, 7) : cdb[4]);
+  if (control === PAGE_CONTROL.CURRENT) {
+    const at = writeCacheByte(pages);
+    // Whoever asks for the header alone, to see WP, has not seen it.
+    const seen = at >= 0 && data.length - pages.length + at < shown(task);
+    if (seen) unit.toldWriteCache(task.nexus, isWriteCacheOn(pages[at] as number));
+  }
   unit.finish(task);
 }
 
@@ -126,7 +145,7 @@ function acceptsDescriptor(unit: LogicalUnit, descriptor: Uint8Array, long: bool
   return sameBlocks && (length === unit.blockBytes || length === 0);
 }
 
-function change(unit: LogicalUnit, task: ScsiTask, wanted: ModeValues): void {
+function change(unit: LogicalUnit, task: ScsiTask, wanted: WantedModes): void {
   applyModes(unit, task.nexus, wanted, (error) => {
     if (error === null) unit.finish(task);
     else if (error === 'EOPNOTSUPP') unit.refuseParameter(task, 0);

@@ -1,7 +1,8 @@
-import { FLAG, Io, OP } from '../../../block/io.ts';
+import { FLAG } from '../../../block/io.ts';
 import type { CommandSpec } from '../command.ts';
 import type { LogicalUnit } from '../logical-unit.ts';
 import { TRANSFER, type ScsiTask } from '../task.ts';
+import { impliedFlush } from '../unit-io.ts';
 import { planRange, rangeUsage, type RangeForm } from './block-range.ts';
 
 // READ and WRITE (6), (10), (12), (16).
@@ -31,15 +32,10 @@ function planRead(form: RangeForm): CommandSpec['plan'] {
 /** [SBC-4 5.9] FUA: what is read is on the medium: blocks that are only in the cache go there first. */
 function readFromMedium(unit: LogicalUnit, task: ScsiTask): boolean {
   if (!unit.disk.info.writeCache) return true;
-  const io = new Io();
-  io.reset(OP.FLUSH, task.offset, task.transferBytes, 0);
-  io.push({
-    ioDone: ({ error }) => {
-      if (error === null) unit.planned(task);
-      else unit.fail(task, error, task.offset, false);
-    },
+  impliedFlush(task.session, task.offset, task.transferBytes, (error, at) => {
+    if (error === null) unit.planned(task);
+    else unit.fail(task, error, at, false);
   });
-  task.session.submit(io);
   return false;
 }
 

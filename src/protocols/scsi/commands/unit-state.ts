@@ -1,9 +1,9 @@
-import { OP, Io } from '../../../block/io.ts';
 import type { CommandSpec } from '../command.ts';
 import type { LogicalUnit } from '../logical-unit.ts';
 import { ASC, SENSE_KEY } from '../scsi.ts';
 import { senseData } from '../sense.ts';
 import type { ScsiTask } from '../task.ts';
+import { impliedFlush } from '../unit-io.ts';
 
 // TEST UNIT READY, REQUEST SENSE, START STOP UNIT, PREVENT ALLOW MEDIUM REMOVAL.
 
@@ -69,10 +69,7 @@ function load(unit: LogicalUnit, task: ScsiTask): void {
 }
 
 function flushThen(unit: LogicalUnit, task: ScsiTask, then: () => void): void {
-  const io = new Io();
-  io.reset(OP.FLUSH, 0, 0, 0);
-  io.push({ ioDone: ({ error }) => (error === null ? then() : unit.fail(task, error)) });
-  task.session.submit(io);
+  impliedFlush(task.session, 0, 0, (error) => (error === null ? then() : unit.fail(task, error)));
 }
 
 function preventAllow(unit: LogicalUnit, task: ScsiTask): void {

@@ -4,7 +4,7 @@ import type { CommandSpec } from '../command.ts';
 import type { LogicalUnit } from '../logical-unit.ts';
 import { ASC, SENSE_KEY } from '../scsi.ts';
 import { TRANSFER, type ScsiTask } from '../task.ts';
-import { inTurn, type Outcome, request, transfer } from '../unit-io.ts';
+import { impliedFlush, inTurn, type Outcome, transfer } from '../unit-io.ts';
 import { firstDifference } from './compare-and-write.ts';
 import { planRange, rangeUsage } from './block-range.ts';
 
@@ -55,7 +55,7 @@ function readBack(unit: LogicalUnit, task: ScsiTask): void {
     done(null, 0);
     return;
   }
-  request(session, OP.FLUSH, offset, transferBytes, 0, (error, at) => {
+  impliedFlush(session, offset, transferBytes, (error, at) => {
     if (error !== null) {
       unit.fail(task, error, at, false);
       return;
