@@ -15,8 +15,10 @@ export type CauseKind =
   | 'stale'
   /** Nothing that was issued is lost: the guest had not written it yet. */
   | 'never-issued'
-  /** The disk lied (model L), or no FLUSH came at all. */
-  | 'no-flush-seen';
+  /** The guest sent no FLUSH and no FUA at all, or the disk lied about them (model L). */
+  | 'no-flush-seen'
+  /** The checker fails even on what is stable and acknowledged by nobody: nothing on the disk's side would help. */
+  | 'always';
 
 /** A request of the cause, with what people can say about it. */
 export interface Actor {
@@ -46,5 +48,8 @@ export interface Cause {
   /** Without any one of these present, it does not fail. */
   readonly kept: readonly Actor[];
   readonly whatIf: readonly WhatIf[];
-  readonly checkerRuns: number;
+  /** False: it was stopped before every smaller state had been tried. */
+  readonly minimal: boolean;
+  /** States asked for. */
+  readonly statesTried: number;
 }
