@@ -20,6 +20,8 @@ export interface TraceDisk {
   readonly discard: 'zeroes' | 'undefined';
   /** Whose completed writes a FLUSH makes stable: everyone's, or those of its own source [NBD proto "NBD_FLAG_CAN_MULTI_CONN"]. */
   readonly flushCovers: 'everyone' | 'source';
+  /** FLUSH was acknowledged and not done (mode `unsafe`), so the trace holds none, whatever was asked. */
+  readonly ignoresFlush?: boolean;
 }
 
 /** `Requests.done` of a request that never completed. Later than every event. */
