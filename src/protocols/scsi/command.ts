@@ -12,6 +12,10 @@ export type ReservationRule =
   /** Conflicts with reservations unless registered, as each service action says: the command decides itself. */
   | 'own';
 
+/** What a command counts as in the statistics of its group [SPC-4 table 375]. */
+export const GROUPED = { READ: 1, WRITE: 2 } as const;
+export type Grouped = (typeof GROUPED)[keyof typeof GROUPED];
+
 /**
  * One command of the device server: a row of the registry (`registry.ts`), from which dispatch, the check of reserved
  * bits, REPORT SUPPORTED OPERATION CODES and the coverage page of the documentation are made.
@@ -37,6 +41,9 @@ export interface CommandSpec {
   readonly needsMedium?: boolean;
   /** Changes the medium: DATA PROTECT on a write-protected one. */
   readonly writes?: boolean;
+  /** Its group's statistics count it; `groupByte`: where its GROUP NUMBER is. */
+  readonly grouped?: Grouped;
+  readonly groupByte?: number;
   /** Needs the medium to be thinly provisioned, and so on: false hides the command from this logical unit. */
   readonly offered?: (unit: LogicalUnit) => boolean;
   /**

@@ -8,6 +8,7 @@ import { Attentions } from './attentions.ts';
 import type { CommandSpec, ReservationRule } from './command.ts';
 import { CopyRecords } from './copy-records.ts';
 import { toldOf } from './errors.ts';
+import { GroupStatistics } from './group-statistics.ts';
 import { Medium } from './medium.ts';
 import { ModeParameters } from './mode-parameters.ts';
 import type { Nexus } from './nexus.ts';
@@ -60,6 +61,7 @@ export class LogicalUnit {
   readonly reservations: Reservations;
   /** EXTENDED COPY commands that came to this unit. */
   readonly copies: CopyRecords = new CopyRecords();
+  readonly groups: GroupStatistics;
   readonly tasks: TaskSet;
   /** Every command that changes blocks is in it from its plan to its end. */
   readonly ranges: RangeGate = new RangeGate((task) => this.planned(task));
@@ -74,6 +76,7 @@ export class LogicalUnit {
     this.disk = options.disk;
     this.options = options;
     this.reservations = options.reservations;
+    this.groups = new GroupStatistics(options.timers ?? null);
     this.tasks = new TaskSet((task) => this.#begin(task));
     this.#shown = options.disk.info;
     this.reservations.attach?.(this);
@@ -264,7 +267,14 @@ export class LogicalUnit {
   #end(task: ScsiTask): void {
     task.begun = false;
     if (task.command?.writes === true) this.ranges.leave(task);
+    if (task.group !== 0) this.#endGrouped(task);
     this.tasks.ended(task, tellOwner);
+  }
+
+  /** Blocks count when all of them have been moved. */
+  #endGrouped(task: ScsiTask): void {
+    const moved = task.transfer !== TRANSFER.WHOLE && task.status === STATUS.GOOD && !task.aborted;
+    this.groups.ended(task, moved ? task.transferBytes / this.blockBytes : 0);
   }
 
   /** The task is enabled: everything that may stand against it, in the order of precedence, then its plan. */
@@ -272,6 +282,7 @@ export class LogicalUnit {
     task.session = this.sessionOf(task.nexus);
     const command = findCommand(this, task.cdb);
     task.command = command;
+    if (command?.grouped !== undefined) this.groups.begin(task, command);
     if (this.#attention(task, command)) return;
     if (command === null) {
       this.#refuseUnknown(task);

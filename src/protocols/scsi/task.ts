@@ -78,6 +78,9 @@ export class ScsiTask {
   dataIn: Uint8Array | null = null;
   /** A task management function has ended it. Transports stop moving its data as soon as they can. */
   aborted = false;
+  /** For the logical unit: its GROUP NUMBER, 0 for none, and when it began. */
+  group = 0;
+  groupSince = 0;
   /** For the logical unit: it is with the transport, between `taskReady` and `transferred` or `execute`. */
   begun = false;
 
@@ -99,6 +102,7 @@ export class ScsiTask {
     this.sense = null;
     this.dataIn = null;
     this.aborted = false;
+    this.group = 0;
     this.begun = false;
     this.context = null;
   }

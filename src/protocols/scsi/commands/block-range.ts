@@ -40,6 +40,11 @@ export function blocksField(form: RangeForm): number {
   return { 6: 4, 10: 7, 12: 6, 16: 10 }[form];
 }
 
+/** The byte of the CDB with the GROUP NUMBER. */
+export function groupField(form: Exclude<RangeForm, 6>): number {
+  return { 10: 6, 12: 10, 16: 14 }[form];
+}
+
 /** False: blocks beyond the last one, and the task has ended so. Zero blocks behind the last one are beyond it too. */
 export function inRange(unit: LogicalUnit, task: ScsiTask, lba: number, blocks: number): boolean {
   if (lba + blocks <= unit.blocks && (blocks > 0 || lba < unit.blocks)) return true;

@@ -25,11 +25,8 @@ function readCapacity16(unit: LogicalUnit, task: ScsiTask): void {
   view.setUint32(0, Math.floor(last / 2 ** 32));
   view.setUint32(4, last % 2 ** 32);
   view.setUint32(8, unit.blockBytes);
-  // LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT. Thin units do not say: libiscsi's suite expects GET LBA STATUS of the middle of
-  // a physical block to begin with the next one, which no standard says. The Block Limits page has the granularity.
-  if (!unit.options.thin) {
-    data[13] = Math.log2(Math.max(1, unit.disk.info.preferredBytes / unit.blockBytes)) & 0x0f;
-  }
+  // LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT
+  data[13] = Math.log2(Math.max(1, unit.disk.info.preferredBytes / unit.blockBytes)) & 0x0f;
   // LBPME; LBPRZ as in the Logical Block Provisioning page: what is unmapped reads as zeroes.
   if (unit.options.thin) data[14] = 0x80 | 0x40;
   task.dataIn = data.subarray(0, u32(task.cdb, 10));

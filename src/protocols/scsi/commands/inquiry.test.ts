@@ -220,6 +220,8 @@ test('READ CAPACITY (10) and (16)', () => {
   const thin = bench({ unit: { thin: true }, store: { blockBytes: 4096 } }).initiator();
   assert.deepEqual([...thin.good(ten)], [...be32(63), ...be32(4096)]);
   assert.deepEqual([...thin.good(readCapacity16(32)).subarray(13, 16)], [0, 0xc0, 0]);
+  const physical = bench({ unit: { thin: true } }).initiator();
+  assert.deepEqual([...physical.good(readCapacity16(32)).subarray(13, 16)], [3, 0xc0, 0]);
 });
 
 test('GET LBA STATUS: runs of mapped and of deallocated blocks', () => {
@@ -255,7 +257,11 @@ test('LOG SENSE', () => {
   const from = bench().initiator();
   assert.deepEqual([...from.good(logSense(0))], [0, 0, 0, 2, 0, 0x2f]);
   assert.deepEqual([...from.good(logSense(0x40))], [0, 0, 0, 2, 0, 0x2f]);
-  assert.deepEqual([...from.good(logSense(0, 0xff))], [0x40, 0xff, 0, 6, 0, 0, 0, 0xff, 0x2f, 0]);
+  const groups = Array.from({ length: 31 }, (_, i) => [0x19, i + 1]).flat();
+  assert.deepEqual(
+    [...from.good(logSense(0, 0xff))],
+    [0x40, 0xff, 0, 68, 0, 0, 0, 0xff, ...groups, 0x2f, 0],
+  );
   assert.deepEqual([...from.good(logSense(0x2f))], [0x2f, 0, 0, 8, 0, 0, 3, 4, 0, 0, 0xff, 0]);
   assert.equal(from.refused(logSense(0x0d)), '5 2400 C2.5');
   assert.equal(from.refused(logSense(0x2f, 1)), '5 2400 C2.5');

@@ -1,14 +1,14 @@
 import { FLAG } from '../../../block/io.ts';
-import type { CommandSpec } from '../command.ts';
+import { type CommandSpec, GROUPED } from '../command.ts';
 import type { LogicalUnit } from '../logical-unit.ts';
 import { TRANSFER, type ScsiTask } from '../task.ts';
 import { impliedFlush } from '../unit-io.ts';
-import { planRange, rangeUsage, type RangeForm } from './block-range.ts';
+import { groupField, planRange, rangeUsage, type RangeForm } from './block-range.ts';
 
 // READ and WRITE (6), (10), (12), (16).
 //
-// DPO is a hint that the blocks will not be needed again: it is taken and not used. GROUP NUMBER is recorded nowhere: what
-// is grouped by it, flushes of a range find out by themselves. RDPROTECT and WRPROTECT must be 0: there is no protection
+// DPO is a hint that the blocks will not be needed again: it is taken and not used. GROUP NUMBER is for statistics alone:
+// see GroupStatistics. RDPROTECT and WRPROTECT must be 0: there is no protection
 // information.
 
 /**
@@ -57,6 +57,7 @@ function read(form: RangeForm, opcode: number, section: string): CommandSpec {
     usage: rangeUsage(opcode, DPO | FUA, form),
     reservation: 'reads',
     needsMedium: true,
+    ...(form === 6 ? {} : { grouped: GROUPED.READ, groupByte: groupField(form) }),
     plan: planRead(form),
   };
 }
@@ -71,6 +72,7 @@ function write(form: RangeForm, opcode: number, section: string): CommandSpec {
     reservation: 'writes',
     needsMedium: true,
     writes: true,
+    ...(form === 6 ? {} : { grouped: GROUPED.WRITE, groupByte: groupField(form) }),
     plan: planWrite(form),
   };
 }

@@ -1,5 +1,5 @@
 import { OP } from '../../../block/io.ts';
-import type { CommandSpec } from '../command.ts';
+import { type CommandSpec, GROUPED } from '../command.ts';
 import { MAX_PARAMETER_BYTES } from '../limits.ts';
 import type { LogicalUnit } from '../logical-unit.ts';
 import { ASC, SENSE_KEY } from '../scsi.ts';
@@ -78,6 +78,8 @@ export const UNMAP_COMMANDS: readonly CommandSpec[] = [
     reservation: 'writes',
     needsMedium: true,
     writes: true,
+    grouped: GROUPED.WRITE,
+    groupByte: 6,
     offered: (unit) => unit.options.thin,
     plan: planUnmap,
     execute: unmap,

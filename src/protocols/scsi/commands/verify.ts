@@ -1,12 +1,12 @@
 import { FLAG, OP } from '../../../block/io.ts';
 import { MiB } from '../../../base/units.ts';
-import type { CommandSpec } from '../command.ts';
+import { type CommandSpec, GROUPED } from '../command.ts';
 import type { LogicalUnit } from '../logical-unit.ts';
 import { ASC, SENSE_KEY } from '../scsi.ts';
 import { TRANSFER, type ScsiTask } from '../task.ts';
 import { impliedFlush, inTurn, type Outcome, transfer } from '../unit-io.ts';
 import { firstDifference } from './compare-and-write.ts';
-import { planRange, rangeUsage } from './block-range.ts';
+import { groupField, planRange, rangeUsage } from './block-range.ts';
 
 // VERIFY and WRITE AND VERIFY (10), (12), (16).
 
@@ -131,6 +131,8 @@ function writeAndVerifyCommand(form: Form, opcode: number, section: string): Com
     reservation: 'writes',
     needsMedium: true,
     writes: true,
+    grouped: GROUPED.WRITE,
+    groupByte: groupField(form),
     plan: planWriteAndVerify(form),
     execute: readBack,
   };
