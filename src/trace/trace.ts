@@ -18,7 +18,10 @@ export interface TraceDisk {
   readonly base: TraceBase;
   /** What is read after DISCARD: zeroes, or anything [NBD proto "NBD_CMD_TRIM"]. */
   readonly discard: 'zeroes' | 'undefined';
-  /** Whose completed writes a FLUSH makes stable: everyone's, or those of its own source [NBD proto "NBD_FLAG_CAN_MULTI_CONN"]. */
+  /**
+   * Whose completed writes a FLUSH makes stable: everyone's, or those of its own source
+   * [NBD proto "NBD_FLAG_CAN_MULTI_CONN"].
+   */
   readonly flushCovers: 'everyone' | 'source';
   /** FLUSH was acknowledged and not done (mode `unsafe`), so the trace holds none, whatever was asked. */
   readonly ignoresFlush?: boolean;
