@@ -83,6 +83,11 @@ export interface Sharing {
    * stays the caller's, and may be closed once `stopped` was called.
    */
   watch(fd: number, rung: () => void): { stop(stopped: () => void): void };
+  /**
+   * Calls `readable` once, in a turn after a descriptor can be read (poll(2)): of a process (pidfd_open(2)), when it has
+   * ended. The descriptor stays the caller's, and open until then.
+   */
+  whenReadable(fd: number, readable: () => void): void;
   /** Has `poller` looked at in every turn. Returns how to end that. */
   poll(poller: Poller): () => void;
   /** Closes a descriptor that came through this interface: all of them are closed this way. */

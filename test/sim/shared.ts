@@ -272,6 +272,10 @@ export class SimSharing implements Sharing {
     if (thing instanceof SimEventfd) thing.ring();
   }
 
+  whenReadable(): void {
+    assert(false, 'there are no processes here');
+  }
+
   watch(fd: number, rung: () => void): { stop(stopped: () => void): void } {
     const thing = this.#things.get(fd);
     if (!(thing instanceof SimEventfd)) throw new ProtocolError('no eventfd', 'eventfd(2)');

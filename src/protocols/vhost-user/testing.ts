@@ -140,6 +140,10 @@ export class FakeSharing implements Sharing {
     return count;
   }
 
+  whenReadable(): void {
+    assert(false, 'there are no processes here');
+  }
+
   watch(fd: number, rung: () => void): { stop(stopped: () => void): void } {
     const thing = this.#things.get(fd);
     if (thing?.kind !== 'eventfd') throw new ProtocolError('not an eventfd', 'eventfd(2)');

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import test from 'node:test';
 import { Worker } from 'node:worker_threads';
 import { ProtocolError } from '../../base/errors.ts';
+import { letEventLoopRun } from '../../base/event-loop.ts';
 import { GiB } from '../../base/units.ts';
 import { eventually, pause, unavailable } from '../conformance/harness.ts';
 import * as sys from '../sys.ts';
@@ -302,4 +303,29 @@ void test('an eventfd is non-blocking, and not inherited', { skip }, (t) => {
   assert.equal(flags & O_NONBLOCK, O_NONBLOCK);
   assert.equal(flags & 0o2000000, 0o2000000);
   sharing.closeDescriptor(fd);
+});
+
+void test('a descriptor that can be read is told once, now or later', { skip }, async (t) => {
+  const { reactor, sharing } = openSharing(t);
+  const before = openDescriptors();
+  const fd = sharing.eventfd();
+  let told = 0;
+  sharing.whenReadable(fd, () => {
+    told += 1;
+    letEventLoopRun();
+  });
+  await pause(reactor, 5);
+  assert.equal(told, 0);
+  kick(fd);
+  await eventually(reactor, () => told === 1, 'the first');
+  sharing.whenReadable(fd, () => {
+    told += 1;
+    letEventLoopRun();
+  });
+  await eventually(reactor, () => told === 2, 'the second');
+  kick(fd);
+  await pause(reactor, 5);
+  assert.equal(told, 2);
+  sharing.closeDescriptor(fd);
+  assert.equal(openDescriptors(), before);
 });

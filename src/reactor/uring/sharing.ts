@@ -1,7 +1,7 @@
 import { fstatSync, readlinkSync, type Stats } from 'node:fs';
 import { ConfigError, messageOf, ProtocolError } from '../../base/errors.ts';
 import type { Region } from '../../block/memory.ts';
-import type { Listener } from '../reactor.ts';
+import { Completion, type Listener } from '../reactor.ts';
 import type { DescriptorSocket, Poller, SharedMemory, Sharing } from '../sharing.ts';
 import * as sys from '../sys.ts';
 import { acceptOn, connectTo, type SocketContext } from './acceptor.ts';
@@ -9,7 +9,7 @@ import { DescriptorMessages } from './descriptor-messages.ts';
 import { UringDescriptorSocket, type DescriptorContext } from './descriptor-socket.ts';
 import { PollRequest } from './poll-request.ts';
 import type { Pollers } from './pollers.ts';
-import type { Ring } from './ring.ts';
+import { IORING_OP, type Ring } from './ring.ts';
 
 const POLLIN = 1;
 const POLLOUT = 4;
@@ -39,6 +39,19 @@ const EMFILE = 24;
 /** How an eventfd is written to; asked once per descriptor. */
 const BELL = { NONE: 0, PLAIN: 1, CAREFUL: 2 } as const;
 type Bell = (typeof BELL)[keyof typeof BELL];
+
+class Readable extends Completion {
+  readonly #readable: () => void;
+
+  constructor(readable: () => void) {
+    super();
+    this.#readable = readable;
+  }
+
+  override complete(): void {
+    this.#readable();
+  }
+}
 
 /** What sharing needs of its reactor. */
 export interface SharingContext extends SocketContext {
@@ -187,6 +200,14 @@ export class UringSharing implements Sharing, DescriptorContext {
     });
     poll.arm();
     return { stop: (stopped) => poll.stop(stopped) };
+  }
+
+  whenReadable(fd: number, readable: () => void): void {
+    const wait = new Readable(() => {
+      this.ring.forget(wait);
+      readable();
+    });
+    this.ring.prepare(wait, IORING_OP.POLL_ADD, fd, 0, 0, 0, POLLIN);
   }
 
   poll(poller: Poller): () => void {
