@@ -55,6 +55,8 @@ export class Io {
   readonly segments: Segments = new Segments();
   /** EXTENTS: the answer. */
   readonly extents: ExtentList = new ExtentList();
+  /** Which session it came through, for those who record; 0: none. */
+  source = 0;
   /** The outcome, valid from completion on. */
   error: BlockErrorCode | null = null;
   /** The maker's own record of this request. */
@@ -73,6 +75,7 @@ export class Io {
     this.flags = flags;
     this.offset = offset;
     this.length = length;
+    this.source = 0;
     this.error = null;
     this.segments.clear();
     this.extents.clear();

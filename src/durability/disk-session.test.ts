@@ -69,3 +69,20 @@ test('a flush that is implied by something else covers, and does not show that t
   assert.ok(done);
   assert.equal(at.session.cacheBelief, 'doubtful');
 });
+
+test('requests say which session they came through, and a reused Io nothing', () => {
+  const at = new DiskBench();
+  const other = at.open();
+  const [a, b] = [new Io(), new Io()];
+  for (const [io, session] of [
+    [a, at.session],
+    [b, other],
+  ] as const) {
+    io.reset(OP.FLUSH, 0, 0, 0);
+    io.push({ ioDone: () => {} });
+    session.submit(io);
+  }
+  assert.ok(a.source > 0 && b.source > 0 && a.source !== b.source);
+  a.reset(OP.FLUSH, 0, 0, 0);
+  assert.equal(a.source, 0);
+});

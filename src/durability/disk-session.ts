@@ -30,6 +30,8 @@ export type CacheBelief = 'on' | 'doubtful' | 'off';
 const STABLE = 256;
 const CALLER_FLAGS = 255;
 
+let lastNumber = 0;
+
 /**
  * One client's view of a disk, where the write cache is decided (P2, P3, P8, P9, P10). A write that must be stable
  * when it completes goes to the store with FUA. One that was submitted with the cache on and completes when it is off
@@ -37,6 +39,8 @@ const CALLER_FLAGS = 255;
  */
 export class DiskSession implements BlockDevice, IoOwner, FlushWaiter {
   readonly #disk: Disk;
+  /** Tells sessions apart in `io.source`: from 1, all over this thread. */
+  readonly #number = (lastNumber += 1);
   readonly #flushes: boolean;
   readonly #untilFlush: boolean;
   readonly #ignoresFlush: boolean;
@@ -118,6 +122,7 @@ export class DiskSession implements BlockDevice, IoOwner, FlushWaiter {
       return;
     }
     this.#inFlight += 1;
+    io.source = this.#number;
     if (this.#left) this.#disk.requestOfLeft();
     const asked = io.flags;
     if (io.mutates) {

@@ -63,3 +63,17 @@ test('page pool: whoever waits is called once, in the order of asking', () => {
   page.release();
   assert.deepEqual(called, ['a', 'b', 'b again']);
 });
+
+test('page pool: a pool apart has the same memory, and pages and a limit of its own', () => {
+  const made: number[] = [];
+  const pool = new PagePool(4096, 1, (bytes) => {
+    made.push(bytes);
+    return Region.plain(bytes);
+  });
+  const apart = pool.apart(8192, 2);
+  assert.equal(taken(apart).region.bytes.length, 8192);
+  taken(apart);
+  assert.equal(apart.take(), null);
+  taken(pool);
+  assert.deepEqual(made, [8192, 8192, 4096]);
+});

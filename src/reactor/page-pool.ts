@@ -52,6 +52,11 @@ export class PagePool {
     this.#allocate = allocate;
   }
 
+  /** Another pool of the same kind of memory, with a limit of its own: for who must not wait for connections. */
+  apart(pageBytes: number, limit: number): PagePool {
+    return new PagePool(pageBytes, limit, this.#allocate);
+  }
+
   /** A page held once by the caller, or null when the limit is reached (then see `whenFree`). */
   take(): Page | null {
     let page = this.#free.pop();
