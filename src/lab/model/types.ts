@@ -41,8 +41,9 @@ export interface Cut {
   readonly index: number;
   /** Everything before this event has happened, nothing from it on. The last cut: all events. */
   readonly event: number;
-  readonly why: 'flush' | 'fua' | 'end';
-  /** The request whose completion makes things stable; -1 at the end. */
+  /** done: only under M3, where a write cannot be garbage any more once it is done. */
+  readonly why: 'flush' | 'fua' | 'done' | 'end';
+  /** The request that completes; -1 at the end. */
   readonly request: number;
   /** How many marks of the trace have been made by then: what is owed. */
   readonly marks: number;
@@ -57,7 +58,7 @@ export interface CutView {
   readonly units: Int32Array;
   /**
    * Candidates of `units[i]`: versions[first[i]] to versions[first[i + 1] - 1], newest first, equal contents merged
-   * into the newest. The last one is the floor: what is there if all that may be lost is lost.
+   * into the newest. The last one is the floor: the oldest that may be there. Garbage stands just before it.
    */
   readonly first: Int32Array;
   readonly versions: Int32Array;
@@ -86,7 +87,7 @@ export type Rule =
     }
   /** Every unit with so many candidates holds the one `back` places older than the newest. */
   | { readonly kind: 'stale'; readonly back: number }
-  /** Each open request, or each unit, by itself is there with probability `keep` (0 to 1 in 256ths). */
+  /** Each open request, or each version of a unit, by itself is there with probability `keep` / 256 (0 to 256, whole). */
   | {
       readonly kind: 'random';
       readonly by: 'request' | 'unit';
