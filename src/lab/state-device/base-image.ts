@@ -1,8 +1,8 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
 import { assert } from '../../base/assert.ts';
 import { ConfigError, messageOf } from '../../base/errors.ts';
 import { formatSize } from '../../base/units.ts';
+import { basePath } from '../../trace/base.ts';
 import type { Trace, TraceDisk } from '../../trace/trace.ts';
 
 /** What a disk held before its recording. Reads go to the file each time; the kernel keeps its pages. */
@@ -36,8 +36,8 @@ export class BaseImage {
 
 /** Opens the base of one disk of a trace. Throws a ConfigError when it is not there, or too short. */
 export function openBase(trace: Trace, disk: TraceDisk): BaseImage {
-  if (disk.base.kind === 'zeroes') return new BaseImage(-1, disk.name);
-  const path = resolve(dirname(trace.path), disk.base.path);
+  const path = basePath(trace, disk.base);
+  if (path === null) return new BaseImage(-1, disk.name);
   let fd: number;
   try {
     fd = openSync(path, 'r');

@@ -6,6 +6,8 @@ import { CACHE_BLOCK_BYTES, CACHE_BLOCKS } from './limits.ts';
 import type { ShownState } from './shown-state.ts';
 
 const BLOCKS_PER_SLAB = 16;
+/** No unit is smaller than a sector. */
+const UNITS_PER_BLOCK = CACHE_BLOCK_BYTES / 512;
 /** No version has this number. */
 const NONE = -0x8000_0000;
 
@@ -20,20 +22,19 @@ export class StateImage {
   readonly #model: CrashModel;
   readonly #base: BaseImage;
   readonly #sizeBytes: number;
-  readonly #blockBytes: number;
-  readonly #unitsPerBlock: number;
-  /** The disk's units: from #firstUnit on, where each starts, and where the last ends. */
+  /** The disk's units, from #firstUnit on: where each begins and ends. */
   readonly #firstUnit: number;
   readonly #starts: Float64Array;
-  readonly #lastEnd: number;
-  /** Block number to the first of its units (counted from #firstUnit); how many there are is seen from #starts. */
-  readonly #written = new Map<number, number>();
+  readonly #ends: Float64Array;
 
   /** Block number to slot. */
   readonly #slots = new Map<number, number>();
   readonly #slabs: Uint8Array[] = [];
-  readonly #held: Int32Array;
+  /** The block in each slot, the first of its units (counted from #firstUnit), and the versions that they hold. */
   readonly #blockIn: Float64Array;
+  readonly #firstIn: Int32Array;
+  readonly #held: Int32Array;
+  /** 1: read since the hand came by. */
   readonly #used: Uint8Array;
   #hand = 0;
   #taken = 0;
@@ -49,23 +50,19 @@ export class StateImage {
     this.#model = shown.model;
     this.#base = base;
     this.#sizeBytes = sizeBytes;
-    const { unitBytes } = shown.model.options;
-    this.#blockBytes = Math.max(CACHE_BLOCK_BYTES, unitBytes);
-    this.#unitsPerBlock = this.#blockBytes / unitBytes;
     const [first, end] = units;
     this.#firstUnit = first;
     this.#starts = new Float64Array(end - first);
+    this.#ends = new Float64Array(end - first);
     for (let i = 0; i < this.#starts.length; i += 1) {
-      const start = shown.model.place(first + i).offset;
-      this.#starts[i] = start;
-      const block = Math.floor(start / this.#blockBytes);
-      if (!this.#written.has(block)) this.#written.set(block, i);
+      const { offset, bytes } = shown.model.place(first + i);
+      this.#starts[i] = offset;
+      this.#ends[i] = offset + bytes;
     }
-    const last = end > first ? shown.model.place(end - 1) : { offset: 0, bytes: 0 };
-    this.#lastEnd = last.offset + last.bytes;
-    const slots = Math.min(CACHE_BLOCKS, this.#written.size);
-    this.#held = new Int32Array(slots * this.#unitsPerBlock);
+    const slots = Math.min(CACHE_BLOCKS, Math.ceil(sizeBytes / CACHE_BLOCK_BYTES));
     this.#blockIn = new Float64Array(slots);
+    this.#firstIn = new Int32Array(slots);
+    this.#held = new Int32Array(slots * UNITS_PER_BLOCK);
     this.#used = new Uint8Array(slots);
   }
 
@@ -74,22 +71,23 @@ export class StateImage {
     const end = offset + length;
     let from = offset;
     while (from < end) {
-      let block = Math.floor(from / this.#blockBytes);
-      const first = this.#written.get(block);
-      let to = Math.min(end, (block + 1) * this.#blockBytes);
-      if (first === undefined) {
-        // What the trace never wrote, as far as it goes, in one read.
-        while (to < end && !this.#written.has(++block)) {
-          to = Math.min(end, to + this.#blockBytes);
+      const block = Math.floor(from / CACHE_BLOCK_BYTES);
+      let slot = this.#slots.get(block);
+      let to = Math.min(end, (block + 1) * CACHE_BLOCK_BYTES);
+      if (slot === undefined) {
+        const bare = this.#bareUntil(block);
+        if (bare > from) {
+          to = Math.min(end, bare);
+          this.#base.read(from, target, at + from - offset, to - from);
+          from = to;
+          continue;
         }
-        this.#base.read(from, target, at + from - offset, to - from);
-      } else {
-        const slot = this.#slots.get(block) ?? this.#load(block);
-        this.#used[slot] = 1;
-        this.#bringUp(slot, block * this.#blockBytes, first, from, to);
-        const inside = this.#placeOf(slot) + from - block * this.#blockBytes;
-        copyBytes(this.#slabOf(slot), inside, target, at + from - offset, to - from);
+        slot = this.#load(block);
       }
+      this.#used[slot] = 1;
+      this.#bringUp(slot, from, to);
+      const inside = placeIn(slot) + from - block * CACHE_BLOCK_BYTES;
+      copyBytes(this.#slabOf(slot), inside, target, at + from - offset, to - from);
       from = to;
     }
   }
@@ -100,98 +98,99 @@ export class StateImage {
     this.#base.close();
   }
 
-  /** Gives every unit of the block in `slot` that lies in [from, to) the content it has in the state that is shown. */
-  #bringUp(slot: number, blockStart: number, first: number, from: number, to: number): void {
+  /** Gives every unit of a slot's block that has bytes in [from, to) the content it has in the state that is shown. */
+  #bringUp(slot: number, from: number, to: number): void {
     const shown = this.#shown;
-    const heldAt = slot * this.#unitsPerBlock - first;
-    for (let i = this.#unitAfter(first, from); i < this.#starts.length; i += 1) {
-      if ((this.#starts[i] as number) >= to) return;
+    const first = this.#firstIn[slot] as number;
+    const heldAt = slot * UNITS_PER_BLOCK - first;
+    let i = this.#unitAfter(from, first, first + UNITS_PER_BLOCK);
+    for (; i < this.#starts.length && (this.#starts[i] as number) < to; i += 1) {
       const unit = this.#firstUnit + i;
       if (shown.logsReads) shown.logRead(unit);
       const version = shown.versionOf(unit);
-      if (this.#held[heldAt + i] !== version) {
-        this.#replace(slot, blockStart, heldAt, i, version, to);
-      }
+      if (this.#held[heldAt + i] !== version) this.#replace(slot, i, version);
     }
   }
 
-  /** Reads a version into its place, and with it the following units that come from the same request. */
-  #replace(
-    slot: number,
-    blockStart: number,
-    heldAt: number,
-    index: number,
-    version: number,
-    to: number,
-  ): void {
-    const start = this.#starts[index] as number;
-    let end = this.#endOf(index);
-    const at = this.#placeOf(slot) + start - blockStart;
+  /** Reads a version into its place, and with it the following units of the block that come from the same request. */
+  #replace(slot: number, index: number, version: number): void {
+    const blockStart = (this.#blockIn[slot] as number) * CACHE_BLOCK_BYTES;
+    const blockEnd = blockStart + CACHE_BLOCK_BYTES;
+    const heldAt = slot * UNITS_PER_BLOCK - (this.#firstIn[slot] as number);
+    const unitStart = this.#starts[index] as number;
+    const start = Math.max(unitStart, blockStart);
+    let end = Math.min(this.#ends[index] as number, blockEnd);
+    const at = placeIn(slot) + start - blockStart;
+    const slab = this.#slabOf(slot);
     this.#held[heldAt + index] = version;
-    const request = this.#requestToRead(version);
-    if (request === null) {
-      this.#model.readVersion(version, 0, this.#slabOf(slot).subarray(at, at + end - start));
+    const source = this.#sourceOf(version);
+    if (source === null) {
+      this.#model.readVersion(version, start - unitStart, slab.subarray(at, at + end - start));
       return;
     }
-    for (let i = index + 1; i < this.#starts.length; i += 1) {
-      if (this.#starts[i] !== end || end >= to) break;
+    for (let i = index + 1; end < blockEnd && this.#starts[i] === end; i += 1) {
       const next = this.#shown.versionOf(this.#firstUnit + i);
-      if (this.#held[heldAt + i] === next || this.#requestToRead(next) !== request) break;
+      if (this.#held[heldAt + i] === next || this.#sourceOf(next) !== source) break;
       this.#held[heldAt + i] = next;
-      end = this.#endOf(i);
+      end = Math.min(this.#ends[i] as number, blockEnd);
     }
-    if (request < 0) {
-      this.#base.read(start, this.#slabOf(slot), at, end - start);
+    if (source < 0) {
+      this.#base.read(start, slab, at, end - start);
       return;
     }
-    const { requests } = this.#model.trace;
-    const from = (requests.dataAt[request] as number) + start - (requests.offset[request] as number);
-    this.#model.trace.readData(from, this.#slabOf(slot).subarray(at, at + end - start));
+    const { trace } = this.#model;
+    const { dataAt, offset } = trace.requests;
+    const from = (dataAt[source] as number) + start - (offset[source] as number);
+    trace.readData(from, slab.subarray(at, at + end - start));
   }
 
   /** Where a version's bytes lie in one piece with others': -1 in the base, else in a request's data; null: nowhere. */
-  #requestToRead(version: number): number | null {
+  #sourceOf(version: number): number | null {
     const request = this.#model.requestOf(version);
     if (request < 0) return -1;
     return this.#model.trace.requests.op[request] === OP.WRITE ? request : null;
   }
 
-  /** The first unit from `first` on that ends after `offset`. */
-  #unitAfter(first: number, offset: number): number {
-    let low = first;
-    let high = Math.min(this.#starts.length, first + this.#unitsPerBlock);
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (this.#endOf(middle) > offset) high = middle;
-      else low = middle + 1;
-    }
-    return low;
+  /** Where the first block with a unit begins, from this one on; the disk's end when there is none. */
+  #bareUntil(block: number): number {
+    const start = block * CACHE_BLOCK_BYTES;
+    const next = this.#unitAfter(start, 0, this.#starts.length);
+    if (next === this.#starts.length) return this.#sizeBytes;
+    const found = Math.floor((this.#starts[next] as number) / CACHE_BLOCK_BYTES);
+    return Math.max(start, found * CACHE_BLOCK_BYTES);
   }
 
-  #endOf(index: number): number {
-    const end = (this.#starts[index] as number) + this.#model.options.unitBytes;
-    // Only the disk's last unit can be shorter.
-    return end > this.#lastEnd ? this.#lastEnd : end;
+  /** The first unit that ends after `offset`, of those from `low` to below `high`. */
+  #unitAfter(offset: number, low: number, high: number): number {
+    let to = Math.min(this.#ends.length, high);
+    let from = low;
+    while (from < to) {
+      const middle = (from + to) >>> 1;
+      if ((this.#ends[middle] as number) > offset) to = middle;
+      else from = middle + 1;
+    }
+    return from;
   }
 
   /** Takes a slot for a block, with the base around its units in it. */
   #load(block: number): number {
     const slot = this.#takeSlot();
-    const start = block * this.#blockBytes;
-    const length = Math.min(this.#blockBytes, this.#sizeBytes - start);
-    this.#base.read(start, this.#slabOf(slot), this.#placeOf(slot), length);
-    this.#held.fill(NONE, slot * this.#unitsPerBlock, (slot + 1) * this.#unitsPerBlock);
+    const start = block * CACHE_BLOCK_BYTES;
+    const length = Math.min(CACHE_BLOCK_BYTES, this.#sizeBytes - start);
+    this.#base.read(start, this.#slabOf(slot), placeIn(slot), length);
+    this.#held.fill(NONE, slot * UNITS_PER_BLOCK, (slot + 1) * UNITS_PER_BLOCK);
     this.#blockIn[slot] = block;
+    this.#firstIn[slot] = this.#unitAfter(start, 0, this.#ends.length);
     this.#slots.set(block, slot);
     return slot;
   }
 
-  /** A new slot, or that of a block that was not used since the hand last came by. */
+  /** A new slot, or that of a block that was not read since the hand last came by. */
   #takeSlot(): number {
     if (this.#taken < this.#used.length) {
       if (this.#taken % BLOCKS_PER_SLAB === 0) {
         const blocks = Math.min(BLOCKS_PER_SLAB, this.#used.length - this.#taken);
-        this.#slabs.push(new Uint8Array(blocks * this.#blockBytes));
+        this.#slabs.push(new Uint8Array(blocks * CACHE_BLOCK_BYTES));
       }
       this.#taken += 1;
       return this.#taken - 1;
@@ -209,8 +208,8 @@ export class StateImage {
   #slabOf(slot: number): Uint8Array {
     return this.#slabs[Math.floor(slot / BLOCKS_PER_SLAB)] as Uint8Array;
   }
+}
 
-  #placeOf(slot: number): number {
-    return (slot % BLOCKS_PER_SLAB) * this.#blockBytes;
-  }
+function placeIn(slot: number): number {
+  return (slot % BLOCKS_PER_SLAB) * CACHE_BLOCK_BYTES;
 }
