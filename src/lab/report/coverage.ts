@@ -13,13 +13,14 @@ const REACHED: Readonly<Record<CutCoverage['reached'], string>> = {
   pairs: 'every pair of open requests was seen in all four combinations',
   sampled: 'some states were looked at',
   nothing: 'nothing was looked at',
+  'left-out': 'left out, as it lies before the workload',
 };
 
 /** One sentence that says how much of all possible states was decided. */
 export function coverageSentence(coverage: readonly CutCoverage[]): string {
   const of = (reached: CutCoverage['reached']): number =>
     coverage.filter((one) => one.reached === reached).length;
-  const parts = (['exact', 'pairs', 'sampled', 'nothing'] as const)
+  const parts = (['exact', 'pairs', 'sampled', 'nothing', 'left-out'] as const)
     .filter((reached) => of(reached) > 0)
     .map((reached) => `${of(reached)} of ${coverage.length}: ${REACHED[reached]}`);
   return `Cuts by coverage: ${parts.join('; ')}.`;
@@ -80,7 +81,7 @@ export function coverageTable(model: CrashModel, coverage: readonly CutCoverage[
       escape(shortNumber(one.plainCount)),
       String(one.statesDecided),
       REACHED[one.reached],
-      one.rungs.join(', '),
+      escape([one.rungs.join(', '), one.note ?? ''].filter((text) => text !== '').join('; ')),
     ];
   });
   const rest =

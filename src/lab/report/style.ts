@@ -58,7 +58,7 @@ svg .note { fill: var(--zeroes); }
 svg .exact { fill: var(--flush); }
 svg .pairs { fill: var(--write); }
 svg .sampled { fill: var(--some); }
-svg .nothing { fill: var(--zeroes); }
+svg .nothing, svg .left-out { fill: var(--zeroes); }
 .legend span { margin-right: 16px; white-space: nowrap; }
 .legend i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 5px; }
 .hex td { padding: 0 10px 0 0; border: 0; font: 0.82rem/1.4 ui-monospace, monospace; white-space: pre; }
