@@ -125,6 +125,14 @@ export interface Listener {
   close(): Promise<void>;
 }
 
+/** Waits until a descriptor that is neither file nor socket can be read: /dev/fuse. */
+export interface ReadableWatch {
+  /** Calls back once, later, when there is something to read or the descriptor is broken. Harmless when armed already. */
+  arm(): void;
+  /** No call-back follows. Once `stopped` was called the descriptor may be closed. */
+  stop(stopped: () => void): void;
+}
+
 /** The kernel as Holdfast sees it. One per data-plane thread; two implementations, chosen by `openReactor`. */
 export interface Reactor extends Timers {
   readonly kind: 'io_uring' | 'portable';
@@ -135,6 +143,8 @@ export interface Reactor extends Timers {
   readonly sharing: Sharing | null;
   listen(address: SocketAddress, accepted: (stream: Stream) => void): Promise<Listener>;
   connect(address: SocketAddress): Promise<Stream>;
+  /** `fd` stays the caller's, and is non-blocking. What is read from it goes through `files`. */
+  watchReadable(fd: number, readable: () => void): ReadableWatch;
   /** Runs `callback` after the current batch: how a part avoids reacting inside another's call. */
   defer(callback: () => void): void;
   /** Frees the rings and memory. Everything opened through it is closed first. */

@@ -1,4 +1,12 @@
+import { open } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ConfigError, messageOf } from '../../base/errors.ts';
+import { letEventLoopRun } from '../../base/event-loop.ts';
 import type { Reactor } from '../../reactor/reactor.ts';
+import { attach, detach } from './attach.ts';
+import { FuseConnection } from './connection.ts';
+import { LOOK_TIMEOUT_MS, STOP_TIMEOUT_MS } from './limits.ts';
+import { type MountPoint, prepareMountPoint, removeMountPoint } from './mount-point.ts';
 import type { FuseSource } from './source.ts';
 
 export interface FuseMountOptions {
@@ -43,7 +51,151 @@ export interface FuseMount {
  * The thread of the reactor serves the file: it must not itself use the path with a call that waits (`readFileSync`), or it
  * waits for itself. `node:fs/promises` and child processes are fine.
  */
-export function mountDevice(reactor: Reactor, options: FuseMountOptions): Promise<FuseMount> {
-  void reactor;
-  return Promise.reject(new Error(`${options.path}: being written`));
+export async function mountDevice(reactor: Reactor, options: FuseMountOptions): Promise<FuseMount> {
+  const { path, name } = options;
+  const readOnly = options.readOnly === true || options.source.readOnly;
+  const point = await prepareMountPoint(path, async (dead) => {
+    options.warn?.(`${path}: a mount was left there by a server that is gone; it has been undone`);
+    await detach(dead, true);
+  });
+  let fd: number;
+  try {
+    fd = await attach({ path: point.path, name, readOnly });
+  } catch (error) {
+    await removeMountPoint(point);
+    throw error;
+  }
+  const mount = new Mount(reactor, point, fd, { ...options, readOnly });
+  try {
+    await mount.ready();
+  } catch (error) {
+    await mount.unmount();
+    throw error;
+  }
+  return mount;
+}
+
+class Mount implements FuseMount {
+  readonly #point: MountPoint;
+  readonly #options: FuseMountOptions;
+  readonly #connection: FuseConnection;
+  readonly #readiness = new Later();
+  /** The mount is no more, whoever ended it. */
+  #gone = false;
+  #unmounting: Promise<void> | null = null;
+
+  constructor(reactor: Reactor, point: MountPoint, fd: number, options: FuseMountOptions) {
+    this.#point = point;
+    this.#options = options;
+    const { source, readOnly = false, directIo = true, maxReadahead = null } = options;
+    this.#connection = new FuseConnection(
+      reactor,
+      fd,
+      {
+        source,
+        readOnly,
+        directIo,
+        maxReadahead,
+        mode: options.mode ?? (readOnly ? 0o400 : 0o600),
+        uid: process.geteuid?.() ?? 0,
+        gid: process.getegid?.() ?? 0,
+        now: () => (performance.timeOrigin + performance.now()) / 1000,
+      },
+      {
+        ready: () => this.#readiness.resolve(),
+        over: (reason) => this.#over(reason),
+      },
+    );
+  }
+
+  get path(): string {
+    return this.#point.path;
+  }
+
+  /** The kernel and we have agreed. Rejects with a ConfigError. */
+  async ready(): Promise<void> {
+    await within(LOOK_TIMEOUT_MS, this.#readiness.promise, () => {
+      throw new ConfigError(`${this.path}: the kernel does not answer`, 'see: dmesg | tail');
+    });
+  }
+
+  unmount(): Promise<void> {
+    return (this.#unmounting ??= this.#unmount());
+  }
+
+  #over(reason: string | null): void {
+    this.#gone = true;
+    const why = reason ?? 'it was unmounted before it could be used';
+    this.#readiness.reject(new ConfigError(`${this.path}: ${why}`, 'see: dmesg | tail'));
+    if (this.#unmounting !== null) return;
+    if (reason !== null) this.#options.warn?.(`${this.path}: closed: ${reason}`);
+    void this.unmount().then(() => this.#options.ended?.());
+  }
+
+  async #unmount(): Promise<void> {
+    try {
+      if (!this.#gone) await this.#detach();
+    } catch (error) {
+      this.#options.warn?.(messageOf(error));
+    }
+    const closed = new Later();
+    this.#connection.close(() => closed.resolve());
+    await within(STOP_TIMEOUT_MS, closed.promise, () => this.#connection.abandon());
+    await removeMountPoint(this.#point);
+  }
+
+  /** While it is unmounted, requests are served as ever: the kernel writes what programs have mapped and changed. */
+  async #detach(): Promise<void> {
+    if ((await detach(this.path, false)) !== 'busy') return;
+    this.#options.warn?.(
+      `${this.path} is still open somewhere: whoever has it open gets errors from now on`,
+    );
+    await within(STOP_TIMEOUT_MS, this.#writeOut(), () => undefined);
+    await detach(this.path, true);
+  }
+
+  /** What programs have mapped and changed would not be written any more. */
+  async #writeOut(): Promise<void> {
+    try {
+      const file = await open(this.path, 'r');
+      try {
+        await file.datasync();
+      } finally {
+        await file.close();
+      }
+    } catch (error) {
+      this.#options.warn?.(`${this.path}: not everything could be written: ${messageOf(error)}`);
+    }
+  }
+}
+
+/** A promise that is settled from inside the reactor's turns. */
+class Later {
+  readonly promise: Promise<void>;
+  resolve: () => void = () => {};
+  reject: (error: Error) => void = () => {};
+
+  constructor() {
+    this.promise = new Promise((resolve, reject) => {
+      this.resolve = () => {
+        resolve();
+        letEventLoopRun();
+      };
+      this.reject = (error) => {
+        reject(error);
+        letEventLoopRun();
+      };
+    });
+    // Nobody may be waiting any more.
+    this.promise.catch(() => undefined);
+  }
+}
+
+/** What is not over after `limitMs` is waited for no longer; `late` says what is done instead. */
+async function within(limitMs: number, work: Promise<void>, late: () => void): Promise<void> {
+  const ended = new AbortController();
+  const timeout = sleep(limitMs, true, { signal: ended.signal }).catch(() => false);
+  const timedOut = await Promise.race([work.then(() => false), timeout]);
+  ended.abort();
+  if (timedOut) late();
 }

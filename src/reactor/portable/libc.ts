@@ -13,6 +13,8 @@ export interface Libc {
   fadvise(fd: number, offset: number, length: number, advice: number, done: Result): void;
   /** [poll(2)] of one descriptor without waiting: revents. */
   pollNow(fd: number, events: number): number;
+  /** [poll(2)] Waits, blocking the thread, until one of two descriptors can be read or is broken. */
+  waitReadable(fd: number, other: number): void;
   /** [socketpair(2)]: two connected Unix stream sockets, close-on-exec. Throws. */
   socketpair(): readonly [number, number];
   /** [fcntl(2)] F_DUPFD_CLOEXEC: another descriptor of the same open file. Throws. */
@@ -58,6 +60,7 @@ function load(): Libc | null {
 const AF_UNIX = 1;
 const SOCK_STREAM_CLOEXEC = 0o2000001;
 const F_DUPFD_CLOEXEC = 1030;
+const POLLIN = 1;
 
 function bind(koffi: Koffi): Libc {
   const libc = koffi.load(null);
@@ -90,6 +93,15 @@ function bind(koffi: Koffi): Libc {
       pollfd.writeInt16LE(events, 4);
       pollfd.writeInt16LE(0, 6);
       return poll(pollfd, 1, 0) <= 0 ? 0 : pollfd.readInt16LE(6);
+    },
+    waitReadable: (fd, other) => {
+      const fds = Buffer.alloc(16);
+      fds.writeInt32LE(fd, 0);
+      fds.writeInt16LE(POLLIN, 4);
+      fds.writeInt32LE(other, 8);
+      fds.writeInt16LE(POLLIN, 12);
+      // A signal ends it early, which is one look in vain.
+      poll(fds, 2, -1);
     },
     socketpair: () => {
       const fds = Buffer.alloc(8);

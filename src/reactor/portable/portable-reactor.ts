@@ -2,11 +2,12 @@ import type net from 'node:net';
 import { assert } from '../../base/assert.ts';
 import type { Timer } from '../../base/clock.ts';
 import { PagePool } from '../page-pool.ts';
-import type { Listener, Reactor, SocketAddress, Stream } from '../reactor.ts';
+import type { Listener, ReadableWatch, Reactor, SocketAddress, Stream } from '../reactor.ts';
 import { alignedRegion } from './aligned-memory.ts';
 import { PortableFiles } from './portable-files.ts';
 import { connectTo, listenOn, peerOf } from './portable-sockets.ts';
 import { PortableStream } from './portable-stream.ts';
+import { ThreadWatch } from './readable-watch.ts';
 
 /** setTimeout takes a longer delay for 1 ms. */
 const DELAY_MS_MAX = 2 ** 31 - 2;
@@ -60,6 +61,10 @@ export class PortableReactor implements Reactor {
     this.#streams.add(stream);
     socket.once('close', () => this.#streams.delete(stream));
     return stream;
+  }
+
+  watchReadable(fd: number, readable: () => void): ReadableWatch {
+    return new ThreadWatch(fd, readable);
   }
 
   nowMs(): number {

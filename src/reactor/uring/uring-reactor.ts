@@ -5,6 +5,7 @@ import {
   Completion,
   type Files,
   type Listener,
+  type ReadableWatch,
   type Reactor,
   type SocketAddress,
   type Stream,
@@ -14,6 +15,7 @@ import * as sys from '../sys.ts';
 import { TimerQueue } from '../timers.ts';
 import { acceptOn, connectTo, type SocketContext } from './acceptor.ts';
 import { UringFiles } from './files.ts';
+import { PollRequest } from './poll-request.ts';
 import { Pollers } from './pollers.ts';
 import { IORING_OP, Ring } from './ring.ts';
 import { Scratch } from './scratch.ts';
@@ -237,6 +239,10 @@ export class UringReactor implements Reactor, StreamContext, SocketContext {
     const fd = await connectTo(this, address);
     if (address.kind !== 'fd') sockets.tuneConnection(fd, this.scratch.region);
     return new UringStream(this, fd, describe(address));
+  }
+
+  watchReadable(fd: number, readable: () => void): ReadableWatch {
+    return new PollRequest(this.ring, fd, POLLIN, false, readable);
   }
 
   async close(): Promise<void> {

@@ -10,6 +10,7 @@ import type {
   Files,
   FileTraits,
   Listener,
+  ReadableWatch,
   Reactor,
   Stream,
 } from '../../reactor/reactor.ts';
@@ -166,6 +167,9 @@ export class FaultyReactor implements Reactor {
   }
   defer(callback: () => void): void {
     this.#real.defer(callback);
+  }
+  watchReadable(fd: number, readable: () => void): ReadableWatch {
+    return this.#real.watchReadable(fd, readable);
   }
   listen(): Promise<Listener> {
     throw new Error('no streams in this test');
