@@ -16,6 +16,11 @@ export interface ExploreOptions {
   readonly seed: number;
   /** Read-guided exploration (exact) is tried where the checker's reads come from us. */
   readonly readGuided: boolean;
+  /**
+   * Whether the image from before the recording must pass the checker. False where the recording makes the file system
+   * itself: then the base is nothing that a checker could accept.
+   */
+  readonly checkBase: boolean;
   /** Where progress is kept, so that an interrupted exploration goes on; null: nowhere. */
   readonly progressPath: string | null;
 }
@@ -42,15 +47,21 @@ export interface CutCoverage {
   readonly cut: number;
   /** All states there, as a decimal number (it can be larger than any other type holds). */
   readonly plainCount: string;
-  /** exact: all states are decided; pairs: every pair of open requests was seen in all four combinations; sampled: see `rungs`. */
-  readonly reached: 'exact' | 'pairs' | 'sampled' | 'nothing';
+  /**
+   * exact: all states are judged, each pass or fail; pairs: every pair of open requests was seen in all four
+   * combinations; sampled: see `rungs`; left-out: it lies before the note 'begin'.
+   */
+  readonly reached: 'exact' | 'pairs' | 'sampled' | 'nothing' | 'left-out';
   /** How it became exact: by listing, by what the checker reads, or because nothing was open. */
   readonly how: 'listed' | 'read-guided' | 'single' | null;
   /** Finished rungs. */
   readonly rungs: readonly Rung[];
+  /** Different states of this cut that were judged one by one; one that is exact by reads stands for more. */
   readonly statesDecided: number;
   readonly openRequests: number;
   readonly openUnits: number;
+  /** Why it is not exact, where an attempt was made and given up; null: nothing to say. */
+  readonly note: string | null;
 }
 
 /** One kind of finding, and the first state in which it was met. */
@@ -74,14 +85,16 @@ export interface Exploration {
   readonly findings: readonly Finding[];
   /** Passing states by class. */
   readonly passes: Readonly<Record<string, number>>;
+  /** States judged, by a run or without one: a state is an image at a cut. */
   readonly statesDecided: number;
+  /** Confirmations included. */
   readonly checkerRuns: number;
   /** Decided without a run: the same image, or the same reads. */
   readonly sameImage: number;
   readonly sameReads: number;
   readonly elapsedMs: number;
   readonly peakMemoryBytes: number;
-  /** Why it ended. */
+  /** Why it ended. covered: nothing is left to try. */
   readonly ended: 'covered' | 'budget' | 'states' | 'interrupted';
 }
 
