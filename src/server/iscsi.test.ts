@@ -342,10 +342,25 @@ test('targets may share an address, and a disk be in both', LIMIT, async (t) => 
     [`TargetName=${NAME}`, `TargetName=${b}`],
   );
   const identification = Uint8Array.from([0x12, 1, 0x80, 0, 252, 0]);
-  const first = await (await login(t, server)).run({ cdb: identification, read: 252 });
+  const first = await login(t, server);
+  const one = await first.run({ cdb: identification, read: 252 });
   const [second] = await tryLogin(t, server, { targetName: b });
   const same = await second.run({ lun: 2, cdb: identification, read: 252 });
-  assert.deepEqual(same.data, first.data, 'one disk has one serial number');
+  assert.deepEqual(same.data, one.data, 'one disk has one serial number');
+  const relativePort = async (initiator: Client, lun: number): Promise<number> => {
+    const cdb = Uint8Array.from([0x12, 1, 0x83, 0, 252, 0]);
+    const { data } = await initiator.run({ lun, cdb, read: 252 });
+    for (let at = 4; at < data.length; at += 4 + (data[at + 3] as number)) {
+      if (((data[at + 1] as number) & 0x3f) === 0x14) return data[at + 7] as number;
+    }
+    return assert.fail('no relative target port identifier');
+  };
+  assert.equal(await relativePort(first, 0), 1);
+  assert.equal(
+    await relativePort(second, 2),
+    2,
+    'a port of its own: so registrations are told apart',
+  );
   const absent = await second.run({ lun: 0, cdb: inquiry(36), read: 36 });
   assert.equal(absent.data[0], 0x7f, 'there is no LUN 0');
 });

@@ -3,7 +3,7 @@ import type { Peer } from '../../durability/disk-session.ts';
 import { Nexus } from '../scsi/nexus.ts';
 import type { ScsiTarget } from '../scsi/target.ts';
 import type { CommandRecord } from './command-record.ts';
-import { type IscsiTarget, type LoginResult, PORTAL_GROUP_TAG } from './node.ts';
+import type { IscsiTarget, LoginResult } from './node.ts';
 import type { SessionParameters } from './parameters.ts';
 import type { Counters } from './pdu-sender.ts';
 import type { SessionTable } from './session-table.ts';
@@ -66,7 +66,8 @@ export class IscsiSession implements Counters {
     this.sendSegmentBytes = login.parameters.sendSegmentBytes;
     const { initiatorName: name, isid } = login;
     const port = { name: portName(name, isid), transportId: transportId(name, isid) };
-    this.nexus = login.target === null ? null : new Nexus(port, peer, PORTAL_GROUP_TAG);
+    this.nexus =
+      login.target === null ? null : new Nexus(port, peer, login.target.scsi.relativePort);
   }
 
   get parameters(): SessionParameters {

@@ -12,11 +12,17 @@ import type { ScsiTask } from './task.ts';
 export class ScsiTarget {
   /** [SPC-4 7.8.6.10] SCSI name string of the target device, an iSCSI name with iSCSI. */
   readonly name: string;
+  /**
+   * [SPC-4 3.1.132] Relative target port identifier of its one port: another one for each target that shows the same disk, for a
+   * registration is that of an initiator port at a target port.
+   */
+  readonly relativePort: number;
   readonly units = new Map<number, LogicalUnit>();
   readonly nexuses = new Set<Nexus>();
 
-  constructor(name: string) {
+  constructor(name: string, relativePort = 1) {
     this.name = name;
+    this.relativePort = relativePort;
   }
 
   addUnit(unit: LogicalUnit): void {

@@ -19,6 +19,9 @@ const BLOCK_LIMITS = 0xb0;
 const BLOCK_DEVICE_CHARACTERISTICS = 0xb1;
 const LOGICAL_BLOCK_PROVISIONING = 0xb2;
 
+/** The one of every target, as iSCSI has it in a port's name. */
+const PORTAL_GROUP_TAG = '0001';
+
 /** A CDB to ask the registry with. */
 const SANITIZE_BLOCK_ERASE: Uint8Array = Uint8Array.of(0x48, 0x02);
 
@@ -78,7 +81,7 @@ function identification(unit: LogicalUnit, nexus: Nexus): Uint8Array {
     ...designator(2, 0, 1, Uint8Array.from(t10)),
     ...designator(1, 1, 4, Uint8Array.from([0, 0, port >> 8, port & 0xff])),
     // [RFC 7143 4.4.1 "SCSI port name"] iSCSI name, ",t,0x", portal group tag.
-    ...designator(3, 1, 8, nameString(`${name},t,0x${port.toString(16).padStart(4, '0')}`)),
+    ...designator(3, 1, 8, nameString(`${name},t,0x${PORTAL_GROUP_TAG}`)),
     ...designator(3, 2, 8, nameString(name)),
   ]);
 }
