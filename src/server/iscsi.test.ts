@@ -323,6 +323,16 @@ for (const reactor of REACTORS) {
   }
 }
 
+/** The relative target port identifier, of the Device Identification page. */
+async function relativePort(initiator: Client, lun: number): Promise<number> {
+  const cdb = Uint8Array.from([0x12, 1, 0x83, 0, 252, 0]);
+  const { data } = await initiator.run({ lun, cdb, read: 252 });
+  for (let at = 4; at < data.length; at += 4 + (data[at + 3] as number)) {
+    if (((data[at + 1] as number) & 0x3f) === 0x14) return data[at + 7] as number;
+  }
+  return assert.fail('no relative target port identifier');
+}
+
 test('targets may share an address, and a disk be in both', LIMIT, async (t) => {
   // A port that was free a moment ago.
   const { server: probe } = await start(t, config([portal()]));
@@ -347,14 +357,6 @@ test('targets may share an address, and a disk be in both', LIMIT, async (t) => 
   const [second] = await tryLogin(t, server, { targetName: b });
   const same = await second.run({ lun: 2, cdb: identification, read: 252 });
   assert.deepEqual(same.data, one.data, 'one disk has one serial number');
-  const relativePort = async (initiator: Client, lun: number): Promise<number> => {
-    const cdb = Uint8Array.from([0x12, 1, 0x83, 0, 252, 0]);
-    const { data } = await initiator.run({ lun, cdb, read: 252 });
-    for (let at = 4; at < data.length; at += 4 + (data[at + 3] as number)) {
-      if (((data[at + 1] as number) & 0x3f) === 0x14) return data[at + 7] as number;
-    }
-    return assert.fail('no relative target port identifier');
-  };
   assert.equal(await relativePort(first, 0), 1);
   assert.equal(
     await relativePort(second, 2),
