@@ -31,7 +31,7 @@ const HARMLESS_AFTER_REPLAY: readonly RegExp[] = [
 ];
 
 /** Later than any recording, the year 2033: nothing on the disk lies in e2fsck's future, and it writes the same each time. */
-const FIXED_TIME = { E2FSPROGS_FAKE_TIME: '2000000000' };
+const FIXED_TIME = { env: { E2FSPROGS_FAKE_TIME: '2000000000' } };
 
 /** What keeps e2fsck from beginning and is the host's fault; all else is about what the disk holds. */
 const HOST =
@@ -131,7 +131,7 @@ export const EXT: DiskOracle = {
         'Whether a repair is a failure. auto: where there is a journal, for then none should be needed.',
     },
   ],
-  needs: () => ({ programs: ['e2fsck'], mounts: false }),
+  needs: () => ({ programs: ['e2fsck'], modules: [], mounts: false }),
   usesAcks: () => false,
   judge: (settings) => ({
     judge: async ({ files: [disk = ''] }: Case): Promise<Verdict> =>

@@ -1,14 +1,17 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { KiB } from '../../base/units.ts';
 import type { Checker, Subject, Verdict } from '../check/types.ts';
 import type { AnswerMessage } from './judge-messages.ts';
 import { findProgram } from './programs.ts';
 import type { DiskOracle, Settings } from './types.ts';
-import { doubt } from './verdict.ts';
+import { doubt, fail } from './verdict.ts';
 
 /** The main program of the process, with the ending that this file has: sources and dist. */
 const MAIN = fileURLToPath(import.meta.url.replace(/judge-process(\.\w+)$/, 'judge-main$1'));
-const ERROR_LIMIT = 16 * 1024;
+const ERROR_LIMIT = 16 * KiB;
+/** What damaged data does to native code. */
+const CRASHES: ReadonlySet<string> = new Set(['SIGSEGV', 'SIGBUS', 'SIGABRT', 'SIGFPE', 'SIGILL']);
 
 type Outcome = AnswerMessage | { readonly ended: string } | { readonly late: true };
 
@@ -46,9 +49,16 @@ export class JudgeChecker implements Checker {
     if ('verdict' in outcome) return outcome.verdict;
     await this.close();
     if ('unseen' in outcome) return doubt('the disk cannot be opened', outcome.unseen);
-    if ('ended' in outcome) return doubt(`the checker ended: ${outcome.ended}`, this.#errors);
+    if ('ended' in outcome) return this.#judgeEnd(outcome.ended);
     const detail = `killed after ${this.#limitMs} ms`;
     return { outcome: 'hang', axis: null, class: 'hang', detail };
+  }
+
+  #judgeEnd(how: string): Verdict {
+    if (this.#oracle.crashIsFinding === true && CRASHES.has(how)) {
+      return fail('integrity', `whoever opens it dies of ${how}`, this.#errors);
+    }
+    return doubt(`the checker ended: ${how}`, this.#errors);
   }
 
   async close(): Promise<void> {

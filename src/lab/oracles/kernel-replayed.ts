@@ -8,10 +8,13 @@ import { doubt, fail, pass } from './verdict.ts';
 // xfs and btrfs: only the kernel replays their logs. The file system is mounted and unmounted, and looked at afterwards.
 
 /** The checker could not work; anything else that it says is about the disk. */
-const HOST = /cannot open|could not open|permission denied|no such file|out of memory|usage:/i;
+const HOST = /permission denied|no such file|out of memory|cannot allocate|busy|usage:/i;
 
 /** Lines of `xfs_repair -n` that say nothing about damage. */
-const XFS_CHATTER = /^(?:Phase \d|\s+- |No modify flag set|$)/;
+const XFS_CHATTER = new RegExp(
+  '^(?:Phase \\d|\\s+- |No modify flag set|Cannot get host filesystem geometry|Repair may fail if there is|' +
+    'the image and the host|$)',
+);
 /** The same for `btrfs check`. */
 const BTRFS_CHATTER = new RegExp(
   '^(?:Opening filesystem|Checking filesystem|UUID:|\\[\\d/\\d\\]|found \\d+ bytes|total |file data blocks|' +
@@ -72,7 +75,11 @@ function oracle(
         description: 'More options for the mount.',
       },
     ],
-    needs: () => ({ programs: ['mount', 'umount', 'unshare', program], mounts: true }),
+    needs: () => ({
+      programs: ['mount', 'umount', 'unshare', program],
+      modules: [],
+      mounts: true,
+    }),
     usesAcks: () => false,
     judge: (settings) => ({
       judge: async ({ files: [disk = ''], scratch }): Promise<Verdict> => {

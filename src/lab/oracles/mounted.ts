@@ -7,7 +7,7 @@ import { withMount } from './mount.ts';
 import { runProgram } from './programs.ts';
 import type { DiskOracle, FolderOracle, Needs, OracleOption, Settings } from './types.ts';
 import { checkVfat } from './vfat.ts';
-import { doubt, pass } from './verdict.ts';
+import { doubt } from './verdict.ts';
 
 const FILE_SYSTEMS = ['ext2', 'ext3', 'ext4', 'xfs', 'btrfs', 'vfat'] as const;
 type FileSystem = (typeof FILE_SYSTEMS)[number];
@@ -57,7 +57,7 @@ const FSCK_PROGRAM: Readonly<Record<string, string>> = {
   vfat: 'fsck.fat',
 };
 
-function needs(settings: Settings): Needs {
+function needs(settings: Settings): Omit<Needs, 'modules'> {
   const fs = settings['fs'] as FileSystem;
   const fsck = FSCK_PROGRAM[fs] ?? 'e2fsck';
   const wanted = settings['fsck'] === true ? [fsck] : [];
@@ -88,7 +88,7 @@ async function copyOut(disk: string, settings: Settings, folder: string): Promis
   mkdirSync(folder);
   if (!isExt(String(settings['fs']))) {
     const args = ['-s', '-p', '-n', '-i', disk, '::*', folder];
-    const { code, text } = await runProgram('mcopy', args, { MTOOLS_SKIP_CHECK: '1' });
+    const { code, text } = await runProgram('mcopy', args, { env: { MTOOLS_SKIP_CHECK: '1' } });
     // An empty disk has nothing that matches.
     return code === 0 || /no match for target/i.test(text) ? null : doubt(`mcopy: ${text}`, text);
   }
@@ -103,14 +103,13 @@ async function copyOut(disk: string, settings: Settings, folder: string): Promis
 /** Makes an oracle for disks of one for folders: recovers the file system, and lets it judge the files in it. */
 export function onDisk(inner: FolderOracle): DiskOracle {
   return {
-    kind: inner.kind,
+    ...inner,
     on: 'disk',
-    summary: inner.summary,
-    details: inner.details,
     options: [...MOUNT_OPTIONS, ...inner.options],
     needs: (settings) => {
       const own = needs(settings);
-      return { ...own, programs: [...own.programs, ...inner.programs(settings)] };
+      const { programs, modules } = inner.needs(settings);
+      return { ...own, programs: [...own.programs, ...programs], modules };
     },
     usesAcks: (settings) => inner.usesAcks(settings),
     judge: (settings) => {
@@ -135,8 +134,3 @@ export function onDisk(inner: FolderOracle): DiskOracle {
     },
   };
 }
-
-/** Looks at nothing but whether it can be mounted. */
-export const NOTHING_MORE: FolderOracle['judge'] = () => ({
-  judge: () => Promise.resolve(pass('mounted')),
-});

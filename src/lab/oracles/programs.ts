@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { accessSync, constants } from 'node:fs';
 import { join } from 'node:path';
+import { KiB, MiB } from '../../base/units.ts';
 
 /** The programs that oracles use, and the Debian package of each. */
 export const PACKAGES: Readonly<Record<string, string>> = {
@@ -19,8 +20,10 @@ export const PACKAGES: Readonly<Record<string, string>> = {
 
 /** An ordinary user's PATH leaves out where these programs are. */
 const SYSTEM_FOLDERS = ['/usr/sbin', '/sbin', '/usr/bin', '/bin'];
-/** What is kept of a program's output: more is not read by anybody. */
-const OUTPUT_LIMIT = 256 * 1024;
+/** What is kept of a program's words: more is not read by anybody. */
+const WORDS_LIMIT = 256 * KiB;
+/** What is kept where the output is data; a program that says more than this cannot be judged. */
+const DATA_LIMIT = 256 * MiB;
 
 /** The path of a program; null when it is not there. */
 export function findProgram(name: string): string | null {
@@ -38,55 +41,59 @@ export function findProgram(name: string): string | null {
 }
 
 export interface Ended {
-  /** The exit code; null: a signal ended it. */
-  readonly code: number | null;
-  readonly signal: string | null;
+  readonly code: number;
   /** Standard output and standard error, as they came. */
   readonly text: string;
 }
 
-/** A program ended by a signal, or one that does not run at all. */
+export interface RunOptions {
+  readonly env?: Readonly<Record<string, string>>;
+  readonly folder?: string;
+  /** Its output is data, and needed whole. */
+  readonly isData?: boolean;
+}
+
+/** A program that was ended by a signal, does not run at all, or says too much. */
 export class ProgramError extends Error {
   override readonly name = 'ProgramError';
+  readonly signal: string | null;
+
+  constructor(message: string, signal: string | null = null) {
+    super(message);
+    this.signal = signal;
+  }
 }
 
 /**
- * Runs a program of PACKAGES to its end. There is no time limit here: who asked kills the whole process group.
- * Throws ProgramError when it cannot be started or a signal ended it.
+ * Runs a program to its end. There is no time limit here: who asked kills the whole process group.
+ * Throws ProgramError when there is no exit code to tell.
  */
-export async function runProgram(
+export function runProgram(
   name: string,
   args: readonly string[],
-  env: Readonly<Record<string, string>> = {},
-): Promise<Ended & { code: number }> {
-  const ended = await start(findProgram(name) ?? name, args, env);
-  if (ended.code === null) {
-    throw new ProgramError(`${name}: ended by ${ended.signal ?? 'a signal'}\n${ended.text}`);
-  }
-  return { ...ended, code: ended.code };
-}
-
-function start(
-  path: string,
-  args: readonly string[],
-  env: Readonly<Record<string, string>>,
+  { env = {}, folder, isData = false }: RunOptions = {},
 ): Promise<Ended> {
   return new Promise((done, failed) => {
-    const child = spawn(path, args, {
+    const child = spawn(findProgram(name) ?? name, args, {
       stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...process.env, LC_ALL: 'C', ...env },
+      env: { ...process.env, LC_ALL: 'C', TZ: 'UTC', ...env },
+      cwd: folder,
     });
     const parts: Buffer[] = [];
+    const limit = isData ? DATA_LIMIT : WORDS_LIMIT;
     let size = 0;
     const keep = (part: Buffer): void => {
-      if (size < OUTPUT_LIMIT) parts.push(part);
+      if (size < limit) parts.push(part);
       size += part.length;
     };
     child.stdout.on('data', keep);
     child.stderr.on('data', keep);
-    child.once('error', (error) => failed(new ProgramError(error.message)));
+    child.once('error', (error) => failed(new ProgramError(`${name}: ${error.message}`)));
     child.once('close', (code, signal) => {
-      done({ code, signal, text: Buffer.concat(parts).toString() });
+      const text = Buffer.concat(parts).toString();
+      if (code === null) failed(new ProgramError(`${name}: ${signal}\n${text}`, signal));
+      else if (isData && size > limit) failed(new ProgramError(`${name}: ${size} bytes of output`));
+      else done({ code, text });
     });
   });
 }

@@ -3,6 +3,7 @@ import { ConfigError, UsageError } from '../../base/errors.ts';
 import type { Checker, CheckerSpec } from '../check/types.ts';
 import { JudgeChecker } from './judge-process.ts';
 import { ORACLES } from './list.ts';
+import { findModule } from './module.ts';
 import { settingsOf } from './options.ts';
 import { findProgram, PACKAGES } from './programs.ts';
 import type { DiskOracle, Needs } from './types.ts';
@@ -37,6 +38,14 @@ function requireNeeds(oracle: DiskOracle, needs: Needs): void {
       `oracle ${oracle.kind}: ${missing.join(', ')} is not installed`,
       `on Debian: apt-get install ${[...packages].join(' ')}`,
     );
+  }
+  for (const { name, project } of needs.modules) {
+    if (findModule(name, project) === null) {
+      throw new ConfigError(
+        `oracle ${oracle.kind}: ${project} has no package ${name}`,
+        `npm install ${name} there, or say with project=FOLDER where it is`,
+      );
+    }
   }
   if (!needs.mounts || canMount()) return;
   const other = oracle.options.some((option) => option.name === 'by')

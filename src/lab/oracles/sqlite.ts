@@ -154,7 +154,7 @@ export const SQLITE: FolderOracle = {
       description: 'No transaction has a larger number: one that has was never begun.',
     },
   ],
-  programs: () => [],
+  needs: () => ({ programs: [], modules: [] }),
   usesAcks: () => true,
   judge: (settings) => ({
     judge: (folder, { acks }) => Promise.resolve(judgeSqlite(settings, folder, acks)),

@@ -40,8 +40,16 @@ export interface OracleOption {
 /** What an oracle cannot do without, with certain settings. */
 export interface Needs {
   readonly programs: readonly string[];
+  /** Packages of npm, from the operator's project. */
+  readonly modules: readonly NeededModule[];
   /** Mounts: root, and a mount namespace of its own. */
   readonly mounts: boolean;
+}
+
+export interface NeededModule {
+  readonly name: string;
+  /** The folder that it is looked for from. */
+  readonly project: string;
 }
 
 interface Description {
@@ -51,6 +59,11 @@ interface Description {
   /** Paragraphs: what it does, and what its classes mean. */
   readonly details: readonly string[];
   readonly options: readonly OracleOption[];
+  /**
+   * It works with code that a damaged file can bring down: that the process ends by SIGSEGV and the like is a finding
+   * about the disk, and no accident of the checker.
+   */
+  readonly crashIsFinding?: boolean;
 }
 
 export interface DiskOracle extends Description {
@@ -64,7 +77,7 @@ export interface DiskOracle extends Description {
 /** Works on a mounted file system; see mounted.ts. */
 export interface FolderOracle extends Description {
   readonly on: 'folder';
-  readonly programs: (settings: Settings) => readonly string[];
+  needs(settings: Settings): Omit<Needs, 'mounts'>;
   usesAcks(settings: Settings): boolean;
   judge(settings: Settings): FolderJudge;
 }

@@ -1,9 +1,6 @@
+import { DETAIL_CHARACTERS, DETAIL_LINES } from '../check/limits.ts';
 import type { Axis, Verdict } from '../check/types.ts';
-
-/** The longest class, in characters: it stands in tables. */
-const CLASS_LIMIT = 90;
-const DETAIL_LINES = 6;
-const DETAIL_LIMIT = 1000;
+import { classOf } from '../check/words.ts';
 
 /** Nothing is wrong. `name`: a named good state, or ''. */
 export function pass(name = '', detail = ''): Verdict {
@@ -12,33 +9,28 @@ export function pass(name = '', detail = ''): Verdict {
 
 /** A promise is broken. */
 export function fail(axis: Axis, name: string, detail: string): Verdict {
-  return { outcome: 'fail', axis, class: classOf(name), detail: shorten(detail) };
+  return { outcome: 'fail', axis, class: nameOf(name), detail: shorten(detail) };
 }
 
 /** It could not be judged. */
 export function doubt(name: string, detail: string): Verdict {
-  return { outcome: 'checker-error', axis: null, class: classOf(name), detail: shorten(detail) };
+  return { outcome: 'checker-error', axis: null, class: nameOf(name), detail: shorten(detail) };
 }
 
-/** The first line, with numbers, addresses and quoted names taken out: the same for the same kind of finding. */
-export function classOf(text: string): string {
+/** The first line, with numbers, paths and quoted names taken out: the same for the same kind of finding. */
+function nameOf(text: string): string {
   const line = text.trim().split('\n', 1)[0] ?? '';
-  return line
-    .replaceAll(/'[^']*'|"[^"]*"/g, '…')
-    .replaceAll(/0x[0-9a-f]+/gi, '#')
-    .replaceAll(/\d+/g, '#')
-    .replaceAll(/[-+(]*#[-+#)]*(?:\s+[-+(]*#[-+#)]*)*/g, '#')
-    .replaceAll(/\s+/g, ' ')
-    .slice(0, CLASS_LIMIT)
-    .trim();
+  return classOf(
+    line
+      .replaceAll(/'[^']*'|"[^"]*"/g, '…')
+      // e2fsck's lists of blocks and inodes: -(718--733) -1170
+      .replaceAll(BLOCK_LIST, '#'),
+  );
 }
+
+const BLOCK_LIST = /[-+]\(?\d+(?:--\d+)?\)?(?:\s+[-+]\(?\d+(?:--\d+)?\)?)*/g;
 
 function shorten(text: string): string {
-  const lines = text
-    .trim()
-    .split('\n')
-    .filter((line) => line.trim() !== '');
-  const kept = lines.slice(0, DETAIL_LINES).join('\n');
-  const cut = kept.length > DETAIL_LIMIT || lines.length > DETAIL_LINES;
-  return cut ? `${kept.slice(0, DETAIL_LIMIT)}…` : kept;
+  const lines = text.split('\n').filter((line) => line.trim() !== '');
+  return lines.slice(0, DETAIL_LINES).join('\n').slice(0, DETAIL_CHARACTERS);
 }

@@ -56,7 +56,7 @@ export const VFAT: DiskOracle = {
       'count is old, which are no damage. A failure of integrity has the first thing that it found as its class.',
   ],
   options: [],
-  needs: () => ({ programs: ['fsck.fat'], mounts: false }),
+  needs: () => ({ programs: ['fsck.fat'], modules: [], mounts: false }),
   usesAcks: () => false,
   judge: () => ({ judge: ({ files: [disk = ''] }) => checkVfat(disk) }),
 };
