@@ -47,7 +47,8 @@ function groupPage(unit: LogicalUnit, group: number, isDefault: boolean): Uint8A
   data.set([DS | SPF | GROUP_STATISTICS, group, 0, data.length - 4]);
   // TSD, FORMAT AND LINKING 10b
   data.set([0, 1, 0x22, data.length - fieldsAt], 4);
-  for (let field = 0; field < GROUP_FIELDS && !isDefault; field += 1) {
+  if (isDefault) return data;
+  for (let field = 0; field < GROUP_FIELDS; field += 1) {
     const value = BigInt(Math.round(unit.groups.get(group, field)));
     view.setBigUint64(fieldsAt + 8 * field, value);
   }
