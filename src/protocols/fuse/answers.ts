@@ -1,3 +1,4 @@
+import { ConfigError } from '../../base/errors.ts';
 import type { Page, PagePool } from '../../reactor/page-pool.ts';
 import { SMALL_ANSWER_BYTES } from './limits.ts';
 import type { FuseRequest } from './request.ts';
@@ -8,10 +9,15 @@ export class Answers {
   readonly #page: Page;
   readonly #send: (request: FuseRequest) => void;
 
-  /** Throws an Error when not even one page of memory is left. */
+  /** Throws a ConfigError when not even one page of memory is left. */
   constructor(pool: PagePool, send: (request: FuseRequest) => void) {
     const page = pool.take();
-    if (page === null) throw new Error('no payload memory is left for another mount');
+    if (page === null) {
+      throw new ConfigError(
+        'no payload memory is left for another mount',
+        'mount while there is less load',
+      );
+    }
     this.#page = page;
     this.#send = send;
   }

@@ -74,6 +74,7 @@ export class FuseConnection implements SessionHost {
   #scheduled = false;
   #closed: (() => void) | null = null;
   #watchStopped = false;
+  #abandoned = false;
   #fdClosed = false;
   #disposed = false;
   readonly #run: () => void = () => {
@@ -114,13 +115,12 @@ export class FuseConnection implements SessionHost {
   }
 
   /**
-   * After `close`, when that takes too long: what is in flight with a device stays so, and its answers are not wanted any
-   * more. `closed` is called now.
+   * After `close`: what is in flight with a device is not waited for, and not answered any more. The devices of all opens
+   * are let go at once.
    */
   abandon(): void {
-    if (this.#fdClosed) return;
+    this.#abandoned = true;
     this.#session.disconnect();
-    this.#closeDevice();
     this.progress();
   }
 
@@ -258,22 +258,26 @@ export class FuseConnection implements SessionHost {
 
   #closeWhenQuiet(): void {
     if (this.#disposed || !this.#watchStopped || this.#reading > 0) return;
-    if (this.#session.inFlight > 0) return;
+    const { inFlight, answering } = this.#session;
+    // A request to the kernel that is still to be handed over would go to whoever gets the descriptor's number next.
+    if (answering > 0 || (inFlight > 0 && !this.#abandoned)) return;
+    if (!this.#fdClosed) {
+      this.#fdClosed = true;
+      closeSync(this.#fd);
+      (this.#closed as () => void)();
+    }
+    if (inFlight === 0) this.#dispose();
+  }
+
+  #dispose(): void {
     this.#disposed = true;
-    // Messages that were taken and had no room are not answered; closing the device tells the programs.
+    // Messages that were taken and had no room are not answered; that the device is closed tells the programs.
     for (;;) {
       const waiting = this.#waiting.shift();
       if (waiting === undefined) break;
       this.#idle.push(waiting);
     }
     for (const receive of this.#idle) receive.page?.release();
-    if (!this.#fdClosed) this.#closeDevice();
     this.#session.dispose();
-  }
-
-  #closeDevice(): void {
-    this.#fdClosed = true;
-    closeSync(this.#fd);
-    (this.#closed as () => void)();
   }
 }

@@ -1,3 +1,4 @@
+import { closeSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ConfigError, messageOf } from '../../base/errors.ts';
@@ -40,6 +41,11 @@ export interface FuseMount {
    * still has the file open, it says so (`warn`) and ends all the same: they get ENOTCONN from then on. May be called again.
    */
   unmount(): Promise<void>;
+  /**
+   * Ends it as if the device had vanished: when this returns, the devices of all opens are let go, and nothing is answered
+   * any more, also not what is in flight. Resolves when the mount is undone.
+   */
+  cut(): Promise<void>;
 }
 
 /**
@@ -65,7 +71,15 @@ export async function mountDevice(reactor: Reactor, options: FuseMountOptions): 
     await removeMountPoint(point);
     throw error;
   }
-  const mount = new Mount(reactor, point, fd, { ...options, readOnly });
+  let mount: Mount;
+  try {
+    mount = new Mount(reactor, point, fd, { ...options, readOnly });
+  } catch (error) {
+    closeSync(fd);
+    await detach(point.path, true);
+    await removeMountPoint(point);
+    throw error;
+  }
   try {
     await mount.ready();
   } catch (error) {
@@ -123,6 +137,19 @@ class Mount implements FuseMount {
     return (this.#unmounting ??= this.#unmount());
   }
 
+  cut(): Promise<void> {
+    if (this.#unmounting !== null) return this.#unmounting;
+    const closed = this.#close();
+    this.#connection.abandon();
+    this.#unmounting = closed.then(async () => {
+      await this.#tryTo(async () => {
+        if (!this.#gone) await detach(this.path, true);
+      });
+      await this.#tryTo(() => removeMountPoint(this.#point));
+    });
+    return this.#unmounting;
+  }
+
   #over(reason: string | null): void {
     this.#gone = true;
     const why = reason ?? 'it was unmounted before it could be used';
@@ -133,15 +160,26 @@ class Mount implements FuseMount {
   }
 
   async #unmount(): Promise<void> {
-    try {
+    await this.#tryTo(async () => {
       if (!this.#gone) await this.#detach();
+    });
+    await within(STOP_TIMEOUT_MS, this.#close(), () => this.#connection.abandon());
+    await this.#tryTo(() => removeMountPoint(this.#point));
+  }
+
+  /** What fails at the end is worth a line, and the end comes all the same. */
+  async #tryTo(step: () => Promise<void>): Promise<void> {
+    try {
+      await step();
     } catch (error) {
       this.#options.warn?.(messageOf(error));
     }
+  }
+
+  #close(): Promise<void> {
     const closed = new Later();
     this.#connection.close(() => closed.resolve());
-    await within(STOP_TIMEOUT_MS, closed.promise, () => this.#connection.abandon());
-    await removeMountPoint(this.#point);
+    return closed.promise;
   }
 
   /** While it is unmounted, requests are served as ever: the kernel writes what programs have mapped and changed. */
@@ -155,17 +193,11 @@ class Mount implements FuseMount {
   }
 
   /** What programs have mapped and changed would not be written any more. */
-  async #writeOut(): Promise<void> {
-    try {
+  #writeOut(): Promise<void> {
+    return this.#tryTo(async () => {
       const file = await open(this.path, 'r');
-      try {
-        await file.datasync();
-      } finally {
-        await file.close();
-      }
-    } catch (error) {
-      this.#options.warn?.(`${this.path}: not everything could be written: ${messageOf(error)}`);
-    }
+      await file.datasync().finally(() => file.close());
+    });
   }
 }
 

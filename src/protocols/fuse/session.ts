@@ -85,6 +85,7 @@ export class FuseSession implements RequestOwner {
   readonly maxWriteBytes: number;
   #made = 0;
   #inFlight = 0;
+  #answering = 0;
   #nextHandle = 1;
   #initialised = false;
   #over = false;
@@ -94,7 +95,7 @@ export class FuseSession implements RequestOwner {
   #gid: number;
   #modifiedSeconds: number;
 
-  /** Throws an Error when not even one page of memory is left. */
+  /** Throws a ConfigError when not even one page of memory is left. */
   constructor(settings: SessionSettings, pool: PagePool, host: SessionHost) {
     this.#settings = settings;
     this.#pool = pool;
@@ -117,6 +118,11 @@ export class FuseSession implements RequestOwner {
   /** Requests taken whose answers are not yet with the kernel. */
   get inFlight(): number {
     return this.#inFlight;
+  }
+
+  /** Of these, those whose answers the connection has and the kernel may not. */
+  get answering(): number {
+    return this.#answering;
   }
 
   /**
@@ -161,19 +167,23 @@ export class FuseSession implements RequestOwner {
     this.#over = true;
   }
 
-  /** There is nobody to answer any more. After the last request (`progress`, `inFlight` 0) follows `dispose`. */
+  /** There is nobody to answer any more: lets go of all opens. After the last request (`progress`) follows `dispose`. */
   disconnect(): void {
     this.#over = true;
     this.#gone = true;
+    this.#closeAll();
   }
 
   /** Closes what is open and gives the memory back. Nothing is in flight. */
   dispose(): void {
-    for (const open of this.#opens.values()) open.file.close();
-    this.#opens.clear();
+    this.#closeAll();
     this.#transfers.dispose();
     this.#answers.dispose();
     this.#pool.leave();
+  }
+
+  #closeAll(): void {
+    for (const open of this.#opens.values()) this.#closeOpen(open);
   }
 
   #end(reason: string | null): true {
@@ -412,7 +422,10 @@ export class FuseSession implements RequestOwner {
 
   #send(request: FuseRequest): void {
     if (this.#gone) this.#finish(request);
-    else this.#host.send(request);
+    else {
+      this.#answering += 1;
+      this.#host.send(request);
+    }
   }
 
   mayChange(request: FuseRequest): void {
@@ -421,6 +434,7 @@ export class FuseSession implements RequestOwner {
 
   /** What became of the answer is the kernel's affair: a request that was given up there (ENOENT) has ended here too. */
   answered(request: FuseRequest): void {
+    this.#answering -= 1;
     this.#finish(request);
   }
 
@@ -429,7 +443,7 @@ export class FuseSession implements RequestOwner {
     const { open } = request;
     if (open !== null) {
       open.users -= 1;
-      if (open.users === 0 && open.released) this.#closeOpen(open);
+      if (open.users === 0 && open.released && !this.#gone) this.#closeOpen(open);
     }
     this.#inFlight -= 1;
     this.#free.push(request);

@@ -7,7 +7,10 @@ import type { DiskSession } from '../../durability/disk-session.ts';
 export interface FuseFile {
   /** The same for all of the open's life. Every request of the open goes to it, and to nothing else. */
   readonly device: BlockDevice;
-  /** The last descriptor is closed, or the mount has ended. Nothing of this open is in flight, nothing follows. */
+  /**
+   * The last descriptor is closed, or the mount has ended: nothing more is asked for. Where it was ended in haste (`cut`, or
+   * a device that does not answer), requests may still be in flight, and the device may get the rest of one.
+   */
   close(): void;
 }
 
