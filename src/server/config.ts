@@ -81,7 +81,20 @@ export interface IscsiListen {
   readonly target: IscsiTargetConfig;
 }
 
-export type ListenConfig = NbdListen | VhostUserBlkListen | IscsiListen;
+/** A place where one disk is a plain file (FUSE). Linux; as root, or with fusermount3. */
+export interface FuseListen {
+  readonly protocol: 'fuse';
+  /** A regular file, hidden as long as the server runs; made when missing. */
+  readonly path: string;
+  /** The export name of the disk. */
+  readonly exportName: string;
+  /** Nobody can open it for writing, though the disk can be written elsewhere. */
+  readonly readOnly?: boolean;
+  /** The kernel keeps pages of what was read: for disks that nobody changes through another place. */
+  readonly pageCache?: boolean;
+}
+
+export type ListenConfig = NbdListen | VhostUserBlkListen | IscsiListen | FuseListen;
 
 /**
  * The most queues of a device that nobody has said more about. QEMU wants one for each virtual processor and does not
@@ -91,11 +104,11 @@ export const DEFAULT_QUEUES = 64;
 /** One place where a running server is reached. */
 export interface Served {
   readonly protocol: ListenConfig['protocol'];
-  /** With the port the kernel chose. */
+  /** With the port the kernel chose; of a file its path. */
   readonly address: SocketAddress;
   /**
-   * What clients are pointed at: NBD URIs, one for each disk; `vhost-user-blk:PATH`; iSCSI URLs, one for each logical unit.
-   * None for a descriptor.
+   * What clients are pointed at: NBD URIs, one for each disk; `vhost-user-blk:PATH`; iSCSI URLs, one for each logical unit;
+   * the path of a file. None for a descriptor.
    */
   readonly names: readonly string[];
 }

@@ -8,5 +8,6 @@ export const FACES: Readonly<
   nbd: async (context) => new (await import('./faces/nbd.ts')).NbdFace(context),
   'vhost-user-blk': async (context) =>
     new (await import('./faces/vhost-user-blk.ts')).VhostUserBlkFace(context),
+  fuse: async (context) => new (await import('./faces/fuse.ts')).FuseFace(context),
   iscsi: async (context) => new (await import('./faces/iscsi.ts')).IscsiFace(context),
 };

@@ -4,6 +4,7 @@ import type { UriAddress } from '../../protocols/nbd/uri.ts';
 import type { SocketAddress } from '../../reactor/reactor.ts';
 import type {
   DiskConfig,
+  FuseListen,
   IscsiListen,
   ListenConfig,
   ServerConfig,
@@ -25,7 +26,7 @@ import { handleSignals } from './signals.ts';
 import type { TlsChoice } from './tls.ts';
 
 /** A place to listen, as far as it is known before anything is made. */
-export type PlaceChoice = NbdChoice | VhostUserBlkListen | IscsiListen;
+export type PlaceChoice = NbdChoice | VhostUserBlkListen | IscsiListen | FuseListen;
 
 /** What `serve` was told. */
 export interface ServeSettings {
@@ -109,9 +110,10 @@ function serverConfig(settings: ServeSettings, undo: (() => void)[]): ServerConf
     if (!isNbd(choice)) return choice;
     return { protocol: 'nbd', address: choice === 'private' ? privateAddress(undo) : choice };
   });
-  for (const { protocol, address } of listen) {
-    if (address.kind === 'fd' && protocol === 'nbd') claimListener(address.fd);
-    else if (address.kind === 'fd') claimConnected(address.fd);
+  for (const where of listen) {
+    if (where.protocol === 'fuse' || where.address.kind !== 'fd') continue;
+    if (where.protocol === 'nbd') claimListener(where.address.fd);
+    else claimConnected(where.address.fd);
   }
   const { disks, tls, maxConnections, reactor } = settings;
   return {
@@ -182,6 +184,7 @@ function warnBeforehand(settings: ServeSettings, config: ServerConfig, output: O
     const open = `listening on ${address.host} without`;
     if (where.protocol === 'nbd' && config.tlsMode === 'off') {
       output.warn(`${open} TLS: whoever reaches it can read and write; see --tls`);
+    if (where.protocol === 'fuse') continue;
     } else if (where.protocol === 'iscsi' && where.target.chap === undefined) {
       output.warn(
         `${open} CHAP: whoever reaches it can read and write ${where.target.name}; see ?chap=FILE`,
@@ -200,7 +203,7 @@ function listening(listen: readonly ListenConfig[], server: Server): ListenConfi
 
 /** For programs that --run starts, when there is no place for NBD. */
 function socketAddress(server: Server): UriAddress | null {
-  const [first] = server.served;
+  const first = server.served.find(({ protocol }) => protocol !== 'fuse');
   return first === undefined || first.address.kind === 'fd' ? null : first.address;
 }
 
