@@ -98,7 +98,7 @@ function configure(command: Command, write: (text: string) => void): Command {
 }
 
 function addOption(command: Command, option: OptionSpec): void {
-  const value = option.placeholder === undefined ? '' : ` <${option.placeholder}>`;
+  const value = valueSpec(option);
   const names = option.short === undefined ? option.long : `${option.short}, ${option.long}`;
   const made = new Option(`${names}${value}`, option.description);
   if (option.choices !== undefined) made.choices([...option.choices]);
@@ -121,6 +121,12 @@ function addOption(command: Command, option: OptionSpec): void {
       command.setOptionValueWithSource(key, now, 'cli');
     });
   }
+}
+
+/** As Commander writes it. */
+function valueSpec({ placeholder, optionalValue }: OptionSpec): string {
+  if (placeholder === undefined) return '';
+  return optionalValue === true ? ` [${placeholder}]` : ` <${placeholder}>`;
 }
 
 /** Whether the command line's first words, switches aside, are those of `name`. */

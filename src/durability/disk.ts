@@ -81,6 +81,9 @@ export class Disk {
   /** Requests in flight of sessions that have left (P11). */
   #leftInFlight = 0;
   #closed = false;
+  /** Nobody gets a session: the power is off. */
+  #held = false;
+  #allGone: (() => void)[] = [];
 
   constructor(options: DiskOptions) {
     this.store = options.store;
@@ -184,6 +187,26 @@ export class Disk {
     }
   }
 
+  /**
+   * A simulated power cut: sessions that were handed out are the caller's to end; new ones wait until `handOutSessions`.
+   */
+  holdSessions(): void {
+    this.#held = true;
+  }
+
+  handOutSessions(): void {
+    this.#held = false;
+    this.#handOut();
+  }
+
+  /** Resolves when those that have left have ended, and nothing of theirs is in flight. */
+  async whenAllGone(): Promise<void> {
+    if (this.#nobodyLeaves) return;
+    await new Promise<void>((resolve) => {
+      this.#allGone.push(resolve);
+    });
+  }
+
   /** For DiskSession: it is done with one request. */
   requestDone(session: DiskSession, io: Io): void {
     this.gate.leave(io);
@@ -233,8 +256,16 @@ export class Disk {
     return true;
   }
 
+  get #nobodyLeaves(): boolean {
+    return this.#leaving.size === 0 && this.#leftInFlight === 0;
+  }
+
   #handOut(): void {
-    while (this.#leaving.size === 0 && this.#leftInFlight === 0) {
+    if (this.#allGone.length > 0 && this.#nobodyLeaves) {
+      for (const resolve of this.#allGone.splice(0)) resolve();
+      letEventLoopRun();
+    }
+    while (this.#nobodyLeaves && (!this.#held || this.#closed)) {
       const next = this.#opening.shift();
       if (next === undefined) return;
       const session = new DiskSession(this, next.options);

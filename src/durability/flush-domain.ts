@@ -263,6 +263,12 @@ export class FlushDomain {
     this.#wake();
   }
 
+  /** What the target was to make stable without a sync of everything, a range say, could not be: as a failed sync. */
+  failedOutside(error: BlockErrorCode): void {
+    this.counters.syncsFailed += 1;
+    if (this.#health === 'well') this.#failed(error);
+  }
+
   /** At open: a sync failed in an earlier run, and no operator has acted since. */
   restorePoison(error: BlockErrorCode): void {
     assert(this.#completed === 0 && !this.#running, 'poison is restored before the first request');

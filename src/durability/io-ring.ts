@@ -33,6 +33,12 @@ export class IoRing<Tag> {
     return this.#tags[(this.#head + index) & this.#mask] as Tag;
   }
 
+  /** The Io `index` places behind the oldest, which stays. */
+  ioAt(index: number): Io {
+    assert(index >= 0 && index < this.#count, 'a ring is read outside its entries');
+    return this.#ios[(this.#head + index) & this.#mask] as Io;
+  }
+
   /** The oldest Io, which stays. */
   first(): Io {
     assert(this.#count > 0, 'an empty ring has no first entry');

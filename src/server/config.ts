@@ -12,6 +12,11 @@ export interface DiskConfig {
   readonly cache: CacheMode;
   readonly readOnly: boolean;
   readonly onSyncError: SyncErrorPolicy;
+  /**
+   * The disk gets a simulated volatile write cache of so many bytes, and `Server.cutPower` can lose what is in it. Absent:
+   * no such thing.
+   */
+  readonly volatileCacheBytes?: number;
 }
 
 /** A place where all disks are served over NBD. */
@@ -128,4 +133,6 @@ export interface DiskCounters extends DiskTally {
   readonly disk: string;
   readonly export: string;
   readonly cache: CacheMode;
+  /** Only of a disk that loses unflushed data when it is told to: how much there is now. */
+  readonly unflushedBytes?: number;
 }

@@ -2,9 +2,12 @@ import { ConfigError, messageOf } from '../base/errors.ts';
 import { parseSize } from '../base/units.ts';
 import type { BlockDevice } from '../block/device.ts';
 import { Disk } from '../durability/disk.ts';
+import type { FlushDomain } from '../durability/flush-domain.ts';
 import { CACHE_MODES } from '../durability/modes.ts';
+import type { CutReport, CutRequest, FlushFault } from '../layers/volatile-cache/requests.ts';
 import { openReactor } from '../reactor/open.ts';
 import type { Reactor, TlsSettings } from '../reactor/reactor.ts';
+import type { FileStore } from '../stores/file/file-store.ts';
 import { openFileStore } from '../stores/file/open.ts';
 import { openMemoryStore } from '../stores/memory/memory-store.ts';
 import type { DiskConfig, DiskCounters, ListenConfig, Served, ServerConfig } from './config.ts';
@@ -12,6 +15,8 @@ import type { Face, FaceContext, OpenDisk } from './faces/face.ts';
 import { FACES } from './faces.ts';
 import { LogLimit } from './log-limit.ts';
 import type { LogLevel } from './messages.ts';
+import { PowerSwitch } from './power-switch.ts';
+import { checkShared, openVolatileCache } from './volatile-disk.ts';
 
 const MEMORY_PREFIX = 'memory:';
 
@@ -37,6 +42,10 @@ export class DataPlane {
   readonly #reactor: Reactor;
   readonly #disks = new Map<string, OpenDisk>();
   readonly #faces = new Map<ListenConfig['protocol'], Face>();
+  /** Of the disks with a volatile cache. */
+  readonly #switches = new Map<string, PowerSwitch>();
+  /** Which files are open, by what two exports of one file share. */
+  readonly #opened = new Map<FlushDomain, DiskConfig>();
   readonly #served: Served[] = [];
   readonly #context: FaceContext;
   #placesLeft: number;
@@ -93,27 +102,37 @@ export class DataPlane {
   }
 
   counters(): readonly DiskCounters[] {
-    return [...this.#disks.values()].map(({ config, disk }) => ({
+    return [...this.#disks.values()].map(({ config, disk, volatileCache }) => ({
       disk: config.disk,
       export: config.exportName,
       cache: config.cache,
       ...disk.counters,
+      ...(volatileCache === undefined ? {} : { unflushedBytes: volatileCache.unflushedBytes }),
     }));
   }
 
   /** The operator accepts what a failed sync lost, and lets a stopped or poisoned disk go on. */
   resume(exportName: string): void {
-    const found = this.#disks.get(exportName);
-    if (found === undefined) {
-      throw new ConfigError(`no export is named '${exportName}'`, 'see the list of exports');
-    }
+    const found = this.#found(exportName);
     found.disk.domain?.resume();
+  }
+
+  /** See Server.cutPower. */
+  async cutPower(exportName: string, request: CutRequest): Promise<CutReport> {
+    const { config } = this.#volatile(exportName);
+    return (this.#switches.get(config.exportName) as PowerSwitch).cut(request);
+  }
+
+  /** See Server.failFlush. */
+  failFlush(exportName: string, fault: FlushFault): void {
+    this.#volatile(exportName).volatileCache?.failFlush(fault);
   }
 
   /**
    * Takes no more connections, answers what was asked, makes everything stable and closes. Returns the last counters.
    */
   async stop(): Promise<readonly DiskCounters[]> {
+    for (const power of this.#switches.values()) await power.stop();
     await Promise.all([...this.#faces.values()].map((face) => face.stop()));
     for (const { config, disk } of this.#disks.values()) {
       try {
@@ -146,29 +165,70 @@ export class DataPlane {
         'give each disk a name of its own with --export',
       );
     }
-    const disk = config.disk.startsWith(MEMORY_PREFIX)
-      ? new Disk({ store: memoryStore(config), mode: config.cache })
-      : await this.#fileDisk(config);
-    this.#disks.set(config.exportName, { config, disk });
+    const open = config.disk.startsWith(MEMORY_PREFIX)
+      ? this.#open(config, memoryStore(config), null)
+      : await this.#openFile(config);
+    this.#disks.set(config.exportName, open);
+    const { volatileCache: cache } = open;
+    if (cache === undefined) return;
+    const { warn } = this.#context;
+    const faces = { [Symbol.iterator]: () => this.#faces.values() };
+    const power = new PowerSwitch({ open, cache, faces, reactor: this.#reactor, warn });
+    this.#switches.set(config.exportName, power);
   }
 
-  async #fileDisk(config: DiskConfig): Promise<Disk> {
-    const { warn: log } = this.#context;
+  async #openFile(config: DiskConfig): Promise<OpenDisk> {
     const store = await openFileStore(this.#reactor, {
       path: config.disk,
       direct: CACHE_MODES[config.cache].direct,
       readOnly: config.readOnly,
-      onSyncError: config.onSyncError,
-      warn: log,
+      // With a volatile cache it is that one's domain that stops; the store's answers it.
+      onSyncError: config.volatileCacheBytes === undefined ? config.onSyncError : 'poison',
+      warn: this.#context.warn,
     });
-    const { domain, state } = store;
-    return new Disk({
-      store,
+    try {
+      return this.#open(config, store, store);
+    } catch (error) {
+      await store.close();
+      throw error;
+    }
+  }
+
+  #open(config: DiskConfig, store: BlockDevice, file: FileStore | null): OpenDisk {
+    const { warn } = this.#context;
+    if (file !== null) {
+      const other = this.#opened.get(file.domain);
+      if (other !== undefined) checkShared(config, other);
+      this.#opened.set(file.domain, config);
+    }
+    const volatileCache = config.readOnly
+      ? undefined
+      : openVolatileCache(this.#reactor, config, store, file);
+    const domain = volatileCache?.domain ?? file?.domain;
+    const disk = new Disk({
+      store: volatileCache ?? store,
       mode: config.cache,
-      domain,
-      ...(state === null ? {} : { resumeGuard: state }),
-      log: (line) => log(`${config.disk}: ${line}`),
+      ...(domain === undefined ? {} : { domain }),
+      ...(file === null || file.state === null ? {} : { resumeGuard: file.state }),
+      log: (line) => warn(`${config.disk}: ${line}`),
     });
+    return { config, disk, ...(volatileCache === undefined ? {} : { volatileCache }) };
+  }
+
+  #found(exportName: string): OpenDisk {
+    const found = this.#disks.get(exportName);
+    if (found !== undefined) return found;
+    throw new ConfigError(`no export is named '${exportName}'`, 'see the list of exports');
+  }
+
+  /** A disk that can lose what is unflushed. */
+  #volatile(exportName: string): OpenDisk {
+    const found = this.#found(exportName);
+    if (found.volatileCache !== undefined) return found;
+    throw new ConfigError(
+      `${found.config.disk} has no volatile cache to lose`,
+      'serve it with --volatile-cache, and not read-only',
+    );
   }
 }
 

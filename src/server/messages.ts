@@ -1,3 +1,4 @@
+import type { CutReport, CutRequest, FlushFault } from '../layers/volatile-cache/requests.ts';
 import type { TlsReply, TlsRequest } from '../reactor/tls-bridge.ts';
 import type { DiskCounters, Served, ServerConfig } from './config.ts';
 
@@ -14,6 +15,18 @@ export interface DataPlaneStart {
 export type ToDataPlane =
   | { readonly type: 'counters'; readonly id: number }
   | { readonly type: 'resume'; readonly id: number; readonly exportName: string }
+  | {
+      readonly type: 'cut';
+      readonly id: number;
+      readonly exportName: string;
+      readonly request: CutRequest;
+    }
+  | {
+      readonly type: 'fail-flush';
+      readonly id: number;
+      readonly exportName: string;
+      readonly fault: FlushFault;
+    }
   | { readonly type: 'stop'; readonly id: number }
   | TlsReply;
 
@@ -35,6 +48,12 @@ export type FromDataPlane =
   /** No place can get a client any more. */
   | { readonly type: 'over' }
   | { readonly type: 'log'; readonly level: LogLevel; readonly line: string }
-  | { readonly type: 'answer'; readonly id: number; readonly counters: readonly DiskCounters[] }
+  | {
+      readonly type: 'answer';
+      readonly id: number;
+      readonly counters: readonly DiskCounters[];
+      /** Of 'cut'. */
+      readonly cut?: CutReport;
+    }
   | { readonly type: 'refused'; readonly id: number; readonly error: ErrorMessage }
   | TlsRequest;

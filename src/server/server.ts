@@ -1,6 +1,7 @@
 import { Worker } from 'node:worker_threads';
-import { AssertionError } from '../base/assert.ts';
+import { assert, AssertionError } from '../base/assert.ts';
 import { ConfigError } from '../base/errors.ts';
+import type { CutReport, CutRequest, FlushFault } from '../layers/volatile-cache/requests.ts';
 import type { SocketAddress } from '../reactor/reactor.ts';
 import { TlsBridge } from '../reactor/tls-bridge.ts';
 import type { DiskCounters, Served, ServerConfig } from './config.ts';
@@ -27,6 +28,13 @@ export interface Server {
   counters(): Promise<readonly DiskCounters[]>;
   /** The operator accepts what a failed sync lost, and lets a stopped or poisoned disk go on. */
   resume(exportName: string): Promise<void>;
+  /**
+   * Cuts the power of a disk that has a volatile cache: what no flush has covered survives or not, as the request says.
+   * Rejects with a ConfigError when there is no such disk, with an error when the disk fails.
+   */
+  cutPower(exportName: string, request: CutRequest): Promise<CutReport>;
+  /** Lets syncs of a disk that has a volatile cache fail. */
+  failFlush(exportName: string, fault: FlushFault): Promise<void>;
   /** Answers what was asked, makes everything stable, closes. Calling it again waits for the same end. */
   stop(): Promise<void>;
   /**
@@ -38,8 +46,10 @@ export interface Server {
   readonly stopped: Promise<void>;
 }
 
+type Answer = Extract<FromDataPlane, { type: 'answer' }>;
+
 interface Waiting {
-  resolve(counters: readonly DiskCounters[]): void;
+  resolve(answer: Answer): void;
   reject(error: Error): void;
 }
 
@@ -67,6 +77,13 @@ export async function startServer(
 }
 
 type Ready = Extract<FromDataPlane, { type: 'ready' }>;
+
+/** What is asked of the data plane, without its number. */
+type Question =
+  | { readonly type: 'counters' | 'stop' }
+  | { readonly type: 'resume'; readonly exportName: string }
+  | { readonly type: 'cut'; readonly exportName: string; readonly request: CutRequest }
+  | { readonly type: 'fail-flush'; readonly exportName: string; readonly fault: FlushFault };
 
 class ServerHandle {
   readonly ready: Promise<Ready>;
@@ -119,10 +136,17 @@ class ServerHandle {
       served,
       reactor,
       over: this.#over,
-      counters: () =>
-        this.#final === null ? this.#ask({ type: 'counters' }) : Promise.resolve(this.#final),
+      counters: async () => this.#final ?? (await this.#ask({ type: 'counters' })).counters,
       resume: async (exportName) => {
         await this.#ask({ type: 'resume', exportName });
+      },
+      cutPower: async (exportName, request) => {
+        const { cut } = await this.#ask({ type: 'cut', exportName, request });
+        assert(cut !== undefined, 'the data plane did not say what a power cut has left');
+        return cut;
+      },
+      failFlush: async (exportName, fault) => {
+        await this.#ask({ type: 'fail-flush', exportName, fault });
       },
       stop: () => (this.#stop ??= this.#stopNow()),
       stopped: this.#exited,
@@ -130,13 +154,11 @@ class ServerHandle {
   }
 
   async #stopNow(): Promise<void> {
-    this.#final = await this.#ask({ type: 'stop' });
+    this.#final = (await this.#ask({ type: 'stop' })).counters;
     await this.#exited;
   }
 
-  #ask(
-    question: { type: 'counters' | 'stop' } | { type: 'resume'; exportName: string },
-  ): Promise<readonly DiskCounters[]> {
+  #ask(question: Question): Promise<Answer> {
     if (this.#died !== null) return Promise.reject(this.#died);
     const id = this.#nextId;
     this.#nextId += 1;
@@ -149,7 +171,7 @@ class ServerHandle {
   #answered(message: Extract<FromDataPlane, { type: 'answer' | 'refused' }>): void {
     const waiting = this.#waiting.get(message.id);
     this.#waiting.delete(message.id);
-    if (message.type === 'answer') waiting?.resolve(message.counters);
+    if (message.type === 'answer') waiting?.resolve(message);
     else waiting?.reject(errorOf(message.error));
   }
 }

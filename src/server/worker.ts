@@ -34,6 +34,12 @@ async function obey(
     // Counters are read before the disks are gone.
     const counters = plane.counters();
     if (message.type === 'resume') plane.resume(message.exportName);
+    if (message.type === 'fail-flush') plane.failFlush(message.exportName, message.fault);
+    if (message.type === 'cut') {
+      const cut = await plane.cutPower(message.exportName, message.request);
+      say({ type: 'answer', id, counters, cut });
+      return;
+    }
     if (message.type !== 'stop') {
       say({ type: 'answer', id, counters });
       return;

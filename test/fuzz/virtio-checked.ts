@@ -85,6 +85,7 @@ export class CheckedDevice implements VirtioDevice {
       poll: () => worker.poll(),
       arm: () => worker.arm(),
       disarm: () => worker.disarm(),
+      abandon: () => worker.abandon(),
       detach: (drained) =>
         worker.detach(() => {
           checked.end();

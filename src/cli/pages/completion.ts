@@ -166,8 +166,10 @@ function zshGroup(program: ProgramSpec, group: GroupSpec): string[] {
 
 function zshOption(option: OptionSpec): string[] {
   const text = option.description.replaceAll(/[[\]:\\]/g, '\\$&');
+  // Two colons: the value may be left out.
+  const colon = option.optionalValue === true ? '::' : ':';
   const value =
-    option.placeholder === undefined ? '' : `:${option.placeholder}:${zshValues(option)}`;
+    option.placeholder === undefined ? '' : `${colon}${option.placeholder}:${zshValues(option)}`;
   const repeat = option.repeatable === true ? '*' : '';
   return spellings(option).map((name) => quote(`${repeat}${name}[${text}]${value}`));
 }
@@ -220,7 +222,7 @@ function fishOption(option: OptionSpec): string {
     name.startsWith('--') ? `-l ${name.slice(2)}` : `-s ${name.slice(1)}`,
   );
   const parts = [...names, `-d ${quote(option.description)}`];
-  if (option.placeholder !== undefined) parts.push('-r');
+  if (option.placeholder !== undefined && option.optionalValue !== true) parts.push('-r');
   if (option.choices !== undefined) parts.push(`-a ${quote(option.choices.join(' '))}`);
   else if (option.value === 'file' || option.value === 'directory') parts.push('-F');
   return parts.join(' ');

@@ -3,6 +3,7 @@ import {
   argumentText,
   optionRemarks,
   pageName,
+  valueText,
   type CommandSpec,
   type OptionSpec,
   type ProgramSpec,
@@ -102,7 +103,7 @@ function optionItem(option: OptionSpec): string[] {
     .filter((name) => name !== undefined)
     .map((name) => `\\fB${escape(name)}\\fR`)
     .join(', ');
-  const value = option.placeholder === undefined ? '' : ` \\fI${escape(option.placeholder)}\\fR`;
+  const value = valueText(option) === '' ? '' : ` \\fI${escape(valueText(option))}\\fR`;
   return item(names + value, [option.description, ...optionRemarks(option)].join(' '));
 }
 

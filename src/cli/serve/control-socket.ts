@@ -2,7 +2,12 @@ import { chmodSync, rmSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { ConfigError, messageOf } from '../../base/errors.ts';
-import type { CutReport, CutRequest, FlushFault } from '../../layers/volatile-cache/requests.ts';
+import {
+  CUT_MODELS,
+  type CutReport,
+  type CutRequest,
+  type FlushFault,
+} from '../../layers/volatile-cache/requests.ts';
 import type { DiskCounters } from '../../server/config.ts';
 import { UnavailableError } from '../exit-codes.ts';
 
@@ -23,6 +28,8 @@ export type ControlAnswer =
 export interface Controlled {
   counters(): Promise<readonly DiskCounters[]>;
   resume(exportName: string): Promise<void>;
+  cutPower(exportName: string, request: CutRequest): Promise<CutReport>;
+  failFlush(exportName: string, fault: FlushFault): Promise<void>;
 }
 
 /** A request is a name of at most 4096 bytes and a few words; whoever sends more is cut off. */
@@ -30,6 +37,9 @@ const MAX_REQUEST_BYTES = 32_768;
 
 /** An operator waits for a moment, not for ever. */
 const ANSWER_TIMEOUT_MS = 10_000;
+
+/** A power cut answers when what survives is on the disk: gigabytes at worst. */
+const CUT_TIMEOUT_MS = 300_000;
 
 /** Listens at `path` until the returned function is called, which removes it. Throws ConfigError. */
 export async function openControl(path: string, server: Controlled): Promise<() => void> {
@@ -68,6 +78,8 @@ function serveControl(socket: Socket, server: Controlled): void {
     const end = text.indexOf('\n');
     if (end < 0 && text.length <= MAX_REQUEST_BYTES) return;
     socket.removeAllListeners('data');
+    // How long the answer takes is for whoever asks to bound.
+    socket.setTimeout(0);
     const line = end < 0 ? '' : text.slice(0, end);
     void answerTo(line, server).then((answer) => socket.end(`${JSON.stringify(answer)}\n`));
   });
@@ -76,23 +88,58 @@ function serveControl(socket: Socket, server: Controlled): void {
 /** Never rejects: what goes wrong is the answer. */
 export async function answerTo(line: string, server: Controlled): Promise<ControlAnswer> {
   try {
-    const request = JSON.parse(line) as Partial<{ op: unknown; export: unknown }> | null;
+    const request = JSON.parse(line) as Asked | null;
     if (request?.op === 'counters') return { ok: true, disks: await server.counters() };
-    if (request?.op === 'resume' && typeof request.export === 'string') {
-      await server.resume(request.export);
-      return { ok: true, disks: await server.counters() };
-    }
-    return { ok: false, error: 'the request is not understood' };
+    if (typeof request?.export === 'string') return await answerOf(request, request.export, server);
+    return NOT_UNDERSTOOD;
   } catch (error) {
     return { ok: false, error: messageOf(error) };
   }
+}
+
+/** A request as it comes: nothing of it can be relied upon. */
+type Asked = Partial<Record<'op' | 'export' | keyof CutRequest | keyof FlushFault, unknown>>;
+
+const NOT_UNDERSTOOD: ControlAnswer = { ok: false, error: 'the request is not understood' };
+
+/** To what is asked of one disk. */
+async function answerOf(
+  request: Asked,
+  exportName: string,
+  server: Controlled,
+): Promise<ControlAnswer> {
+  const { op } = request;
+  const cut = op === 'cut' ? cutRequest(request) : null;
+  const fault = op === 'fail-flush' ? flushFault(request) : null;
+  if (cut !== null) return { ok: true, cut: await server.cutPower(exportName, cut) };
+  if (fault !== null) await server.failFlush(exportName, fault);
+  else if (op === 'resume') await server.resume(exportName);
+  else return NOT_UNDERSTOOD;
+  return { ok: true, disks: await server.counters() };
+}
+
+function cutRequest({ seed, model, offForMs }: Asked): CutRequest | null {
+  const known = CUT_MODELS.find((name) => name === model);
+  return known !== undefined && isCount(seed) && isCount(offForMs)
+    ? { seed, model: known, offForMs }
+    : null;
+}
+
+function flushFault({ when, data }: Asked): FlushFault | null {
+  const known = (['once', 'always', 'never'] as const).find((name) => name === when);
+  return known !== undefined && (data === 'keep' || data === 'drop') ? { when: known, data } : null;
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
 /** Asks a running server. Rejects with UnavailableError when none answers at `path`. */
 export async function askControl(path: string, request: ControlRequest): Promise<ControlAnswer> {
   const socket = connect(path);
   try {
-    socket.setTimeout(ANSWER_TIMEOUT_MS, () => socket.destroy(new Error('no answer')));
+    const patienceMs = request.op === 'cut' ? CUT_TIMEOUT_MS : ANSWER_TIMEOUT_MS;
+    socket.setTimeout(patienceMs, () => socket.destroy(new Error('no answer')));
     socket.write(`${JSON.stringify(request)}\n`);
     for await (const line of createInterface({ input: socket })) {
       return JSON.parse(line) as ControlAnswer;

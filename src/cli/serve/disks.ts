@@ -1,11 +1,12 @@
 import { basename } from 'node:path';
-import { UsageError } from '../../base/errors.ts';
+import { messageOf, UsageError } from '../../base/errors.ts';
 import { parseSize } from '../../base/units.ts';
 import {
   DEFAULT_CACHE_MODE,
   type CacheMode,
   type SyncErrorPolicy,
 } from '../../durability/modes.ts';
+import { DEFAULT_CACHE_BYTES } from '../../layers/volatile-cache/limits.ts';
 import type { DiskConfig } from '../../server/config.ts';
 import type { OptionValues } from '../parse.ts';
 import { listOption, switchOption, textOption } from './options.ts';
@@ -31,7 +32,24 @@ export function parseDisks(operands: readonly string[], options: OptionValues): 
     cache: cacheMode(options),
     readOnly: switchOption(options, 'readOnly'),
     onSyncError: (textOption(options, 'onSyncError') ?? 'poison') as SyncErrorPolicy,
+    ...volatileCache(options),
   }));
+}
+
+function volatileCache(options: OptionValues): Pick<DiskConfig, 'volatileCacheBytes'> {
+  const given = options['volatileCache'];
+  if (given === undefined) return {};
+  if (switchOption(options, 'readOnly')) {
+    throw new UsageError('--volatile-cache and --read-only exclude each other: nothing is written');
+  }
+  if (typeof given !== 'string') return { volatileCacheBytes: DEFAULT_CACHE_BYTES };
+  try {
+    return { volatileCacheBytes: parseSize(given) };
+  } catch (error) {
+    // A DISK behind the option is taken for its size.
+    const hint = 'write --volatile-cache after the DISKs, or with =SIZE';
+    throw new UsageError(`--volatile-cache: ${messageOf(error)}; ${hint}`, { cause: error });
+  }
 }
 
 /** The mode the command line names; its choices were checked while parsing. */

@@ -80,10 +80,44 @@ test('SIGUSR2 and the control socket show the counters of a running server', asy
 });
 
 test('the control socket answers nonsense with an error', async () => {
-  const server = { counters: () => Promise.resolve([]), resume: () => Promise.resolve() };
+  const asked: unknown[] = [];
+  const server = {
+    counters: () => Promise.resolve([]),
+    resume: () => Promise.resolve(),
+    cutPower: (name: string, request: object) => {
+      asked.push([name, request]);
+      return Promise.reject(new Error('no such luck'));
+    },
+    failFlush: (name: string, fault: object) => {
+      asked.push([name, fault]);
+      return Promise.resolve();
+    },
+  };
   for (const line of ['', 'null', '{}', '[1]', '{"op":"resume"}', '{"op":"stop"}', '{"op":']) {
     assert.equal((await answerTo(line, server)).ok, false, line);
   }
+  for (const rest of [
+    '"seed":1,"model":"M4","offForMs":0',
+    '"seed":-1,"model":"M2","offForMs":0',
+    '"seed":1.5,"model":"M2","offForMs":0',
+    '"seed":1,"model":"M2"',
+  ]) {
+    const answer = await answerTo(`{"op":"cut","export":"",${rest}}`, server);
+    assert.deepEqual(answer, { ok: false, error: 'the request is not understood' }, rest);
+  }
+  for (const rest of ['"when":"once"', '"when":"often","data":"keep"', '"data":"drop"']) {
+    assert.equal((await answerTo(`{"op":"fail-flush","export":"",${rest}}`, server)).ok, false);
+  }
+  assert.deepEqual(asked, []);
+  const cut = { seed: 1, model: 'M2', offForMs: 5 };
+  const cutLine = JSON.stringify({ op: 'cut', export: 'a', ...cut });
+  assert.deepEqual(await answerTo(cutLine, server), { ok: false, error: 'no such luck' });
+  const fault = { when: 'once', data: 'drop' };
+  await answerTo(JSON.stringify({ op: 'fail-flush', export: 'b', ...fault }), server);
+  assert.deepEqual(asked, [
+    ['a', cut],
+    ['b', fault],
+  ]);
   assert.deepEqual(await answerTo('{"op":"counters"}', server), { ok: true, disks: [] });
 });
 

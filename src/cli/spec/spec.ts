@@ -47,6 +47,8 @@ export interface OptionSpec {
   readonly aliases?: readonly string[];
   /** Absent: a switch. */
   readonly placeholder?: string;
+  /** The value may be left out: then it is as if the option were a switch. */
+  readonly optionalValue?: boolean;
   readonly description: string;
   readonly choices?: readonly string[];
   /** Words for what holds without it. The code that reads the option supplies the value. */
@@ -68,7 +70,14 @@ export interface Example {
 /** `-p, --port PORT`: how people see an option. */
 export function optionFlags(option: OptionSpec): string {
   const names = option.short === undefined ? option.long : `${option.short}, ${option.long}`;
-  return option.placeholder === undefined ? names : `${names} ${option.placeholder}`;
+  const value = valueText(option);
+  return value === '' ? names : `${names} ${value}`;
+}
+
+/** `PORT`, or `[SIZE]` for a value that may be left out; '' for a switch. */
+export function valueText({ placeholder, optionalValue }: OptionSpec): string {
+  if (placeholder === undefined) return '';
+  return optionalValue === true ? `[${placeholder}]` : placeholder;
 }
 
 /** `DISK...` or `[SIZE]`: how people see an argument. */

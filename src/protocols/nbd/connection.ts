@@ -98,6 +98,11 @@ export class NbdConnection implements StreamOwner, HandshakeHost, TransmissionHo
     if (!this.#closed && this.#stream.peerGone()) this.#end('the client is gone');
   }
 
+  /** The power of the disk is cut: the connection ends at once, and nothing is answered any more. */
+  cut(): void {
+    this.#end("the disk's power was cut");
+  }
+
   // StreamOwner
 
   received(count: number): void {

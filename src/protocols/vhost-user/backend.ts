@@ -89,6 +89,12 @@ export class VhostUserBackend implements DescriptorSocketOwner {
     if (!this.#ending && this.#socket.peerGone()) this.#end(true);
   }
 
+  /** As if this process had died: no ring says anything more, and what is in flight stays so for the driver. */
+  cut(): void {
+    this.#session.abandon();
+    if (!this.#ending) this.#end(true);
+  }
+
   /** The front-end is gone or let go, and what it left in flight has not ended: `ended` follows. */
   get ending(): boolean {
     return this.#ending;

@@ -178,6 +178,11 @@ export class Rings implements Poller {
     });
   }
 
+  /** No ring is spoken in any more. `end` follows, or is under way. */
+  abandon(): void {
+    for (const vring of this.vrings) vring.abandon();
+  }
+
   /** No ring is attached. */
   dropInflight(): void {
     this.inflight?.close();

@@ -133,6 +133,11 @@ export class Session {
     });
   }
 
+  /** What is in flight is never given back to the driver. `end` follows. */
+  abandon(): void {
+    this.#rings.abandon();
+  }
+
   #makeHandlers(): ReadonlyMap<number, Handler> {
     return new Map<number, Handler>([
       [

@@ -166,6 +166,10 @@ class FakeWorker implements QueueWorker {
     return !this.#leaving && !this.#broken && this.#queue.ready;
   }
 
+  abandon(): void {
+    this.#broken = true;
+  }
+
   poll(): void {
     assert.ok(!this.#leaving, 'polled after detach');
     try {

@@ -145,6 +145,13 @@ export class Vring implements QueueHost {
     this.#context.broken(this, why);
   }
 
+  /** Nothing more is said in the ring; it has not broken, and nobody is told. */
+  abandon(): void {
+    if (this.#worker === null) return;
+    this.brokenBy ??= 'it was abandoned';
+    this.#worker.abandon();
+  }
+
   defer(callback: () => void): void {
     this.#context.defer(callback);
   }

@@ -121,6 +121,10 @@ export class BlkWorker implements QueueWorker, IoOwner {
     if (!this.#broken && !this.#detached) this.#queue.disableNotify();
   }
 
+  abandon(): void {
+    this.#broken = true;
+  }
+
   detach(drained: () => void): void {
     assert(!this.#detached, 'a queue is detached twice');
     this.#detached = true;

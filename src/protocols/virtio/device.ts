@@ -21,6 +21,8 @@ export interface QueueWorker {
   /** Asks the driver to notify; true when chains have come meanwhile. */
   arm(): boolean;
   disarm(): void;
+  /** Takes no more, and gives nothing back: what was taken stays in flight for the driver. `detach` follows. */
+  abandon(): void;
   /**
    * Takes no more. Calls back, perhaps at once, when everything taken has been given back and is visible: from then on
    * nothing of this worker touches guest memory. A broken queue is drained too.

@@ -1,4 +1,5 @@
 import type { Disk } from '../../durability/disk.ts';
+import type { VolatileCache } from '../../layers/volatile-cache/volatile-cache.ts';
 import type { Reactor, SocketAddress } from '../../reactor/reactor.ts';
 import type { DiskConfig, ListenConfig, ServerConfig } from '../config.ts';
 
@@ -8,6 +9,8 @@ import type { DiskConfig, ListenConfig, ServerConfig } from '../config.ts';
 export interface OpenDisk {
   readonly config: DiskConfig;
   readonly disk: Disk;
+  /** There if the disk has a volatile cache that can be lost; it is the Disk's store. */
+  readonly volatileCache?: VolatileCache;
 }
 
 /** What all faces of a server share. */
@@ -41,4 +44,9 @@ export interface Face {
   stop(): Promise<void>;
   /** Ends the clients of `disk` that are gone though something of theirs still waits (P11). */
   fence(disk: Disk): void;
+  /**
+   * A simulated power cut of `disk`: before it returns, all its clients are let go hard. Nothing that is in flight, or
+   * completes later, is answered, and nothing more is taken from them. Their sessions end; new ones wait in the Disk.
+   */
+  cut(disk: Disk): void;
 }

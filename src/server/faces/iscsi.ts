@@ -46,8 +46,8 @@ interface Portal {
 class FencingTarget extends ScsiTarget {
   readonly #fence: (disk: Disk) => void;
 
-  constructor(name: string, fence: (disk: Disk) => void) {
-    super(name);
+  constructor(name: string, relativePort: number, fence: (disk: Disk) => void) {
+    super(name, relativePort);
     this.#fence = fence;
   }
 
@@ -148,6 +148,15 @@ export class IscsiFace implements Face {
     }
   }
 
+  cut(disk: Disk): void {
+    for (const session of [...this.#sessions]) {
+      const units = session.target?.scsi.units.values() ?? [];
+      if (![...units].some((unit) => unit.disk === disk)) continue;
+      session.connection.drop("the disk's power was cut");
+      session.end();
+    }
+  }
+
   /** Nothing of any session is with a disk any more; or it has taken too long. */
   async #sessionsEnded(): Promise<void> {
     const left = [...this.#sessions];
@@ -178,7 +187,7 @@ export class IscsiFace implements Face {
     const before = this.#targets.get(config.name);
     if (before !== undefined) return before;
     const { fence } = this.#context;
-    const scsi = new FencingTarget(config.name, fence);
+    const scsi = new FencingTarget(config.name, this.#targets.size + 1, fence);
     for (const lun of config.luns) scsi.addUnit(this.#unit(config, lun));
     const target: IscsiTarget = {
       name: config.name,

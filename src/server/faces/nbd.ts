@@ -62,6 +62,13 @@ export class NbdFace implements Face {
     for (const served of this.#exports.values()) if (served.disk === disk) served.fenceGone();
   }
 
+  cut(disk: Disk): void {
+    for (const served of this.#exports.values()) {
+      if (served.disk !== disk) continue;
+      for (const connection of [...served.connections]) connection.cut();
+    }
+  }
+
   #accept(stream: Stream): void {
     const { log, config } = this.#context;
     if (this.#stopping || this.#connections.size >= config.maxConnections) {

@@ -64,6 +64,10 @@ export class VhostUserBlkFace implements Face {
     for (const [place, served] of this.#places) if (served === disk) place.endIfGone();
   }
 
+  cut(disk: Disk): void {
+    for (const [place, served] of this.#places) if (served === disk) place.cut();
+  }
+
   #diskOf(where: VhostUserBlkListen): OpenDisk {
     const found = this.#context.disks.get(where.exportName);
     if (found !== undefined) return found;

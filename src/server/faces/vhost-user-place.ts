@@ -68,6 +68,11 @@ export class VhostUserPlace {
     this.#backend?.endIfGone();
   }
 
+  /** Ends the front-end, and answers it nothing more: the disk's power is cut. */
+  cut(): void {
+    this.#backend?.cut();
+  }
+
   async stop(): Promise<void> {
     this.#stopping = true;
     this.#timer?.cancel();
