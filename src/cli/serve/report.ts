@@ -1,3 +1,4 @@
+import { formatSize } from '../../base/units.ts';
 import { formatNbdUri, type UriAddress } from '../../protocols/nbd/uri.ts';
 import type {
   DiskConfig,
@@ -121,7 +122,9 @@ function commandLines(commands: readonly AttachCommand[]): string[] {
 function diskLine(config: DiskConfig): string {
   const name = config.exportName === '' ? '' : ` as '${config.exportName}'`;
   const access = config.readOnly ? ', read-only' : '';
-  return `${config.disk}${name}, cache=${config.cache}${access}: ${modeLine(config.disk, config.cache)}`;
+  const mode = `${config.disk}${name}, cache=${config.cache}${access}: ${modeLine(config.disk, config.cache)}`;
+  const { volatileCacheBytes: bytes } = config;
+  return bytes === undefined ? mode : `${mode}; volatile cache of ${formatSize(bytes)}`;
 }
 
 /** The same for programs: one object. Keys are only ever added within format 1. */
@@ -135,6 +138,9 @@ export function jsonReport(served: readonly ServedDisk[], pid: number): string {
       cache: config.cache,
       readOnly: config.readOnly,
       ignoresFlush: config.cache === 'unsafe',
+      ...(config.volatileCacheBytes === undefined
+        ? {}
+        : { volatileCacheBytes: config.volatileCacheBytes }),
       uris,
       ...(devices.length === 0 ? {} : { vhostUserBlk: devices.map(deviceJson) }),
       ...(units.length === 0 ? {} : { iscsi: units.map(unitJson) }),

@@ -168,7 +168,12 @@ function watchParent(): void {
 
 function warnBeforehand(settings: ServeSettings, config: ServerConfig, output: Output): void {
   for (const line of settings.warnings ?? []) output.warn(line);
-  for (const { disk, cache } of config.disks) {
+  for (const { disk, cache, volatileCacheBytes } of config.disks) {
+    if (volatileCacheBytes !== undefined) {
+      output.warn(
+        `${disk}: --volatile-cache: this disk loses unflushed data on purpose when told to`,
+      );
+    }
     if (cache === 'unsafe') output.warn(`${disk}: cache=unsafe: ${MODE_LINES.unsafe}`);
     const format = settings.formatNamed ? null : looksFormatted(disk);
     if (format !== null) {

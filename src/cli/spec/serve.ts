@@ -66,6 +66,16 @@ const DISK_OPTIONS: readonly OptionSpec[] = [
     choices: SYNC_ERROR_POLICIES,
     defaultText: 'poison',
   },
+  {
+    long: '--volatile-cache',
+    placeholder: 'SIZE',
+    optionalValue: true,
+    description:
+      'Give every DISK a simulated volatile write cache of SIZE, 64M if left out: what is ' +
+      "written stays in memory until a flush, and 'holdfast lab cut' loses it on purpose. " +
+      'For tests. Write it after the DISKs, or with =SIZE.',
+    value: 'text',
+  },
 ];
 
 const LISTEN_OPTIONS: readonly OptionSpec[] = [
