@@ -4,6 +4,7 @@ import { runCreate } from './commands/create.ts';
 import { runDemo } from './commands/demo.ts';
 import { runExplain } from './commands/explain.ts';
 import { runInfo } from './commands/info.ts';
+import { runMount } from './commands/mount.ts';
 import { runLab } from './commands/lab.ts';
 import { runCompletion, runMan } from './commands/pages.ts';
 import { runServe } from './commands/serve.ts';
@@ -66,6 +67,8 @@ async function runCommand(
   switch (name) {
     case 'serve':
       return runServe(operands, options, output);
+    case 'mount':
+      return runMount(operands, options, output);
     case 'demo':
       return runDemo(options, output);
     case 'create':

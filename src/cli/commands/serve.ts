@@ -4,6 +4,7 @@ import type { Output } from '../output.ts';
 import type { OptionValues } from '../parse.ts';
 import { takeActivatedSockets } from '../serve/activation.ts';
 import { parseDisks } from '../serve/disks.ts';
+import { nameFuseDisk } from '../serve/fuse.ts';
 import { settleIscsi, type IscsiChoice } from '../serve/iscsi.ts';
 import { chooseListen, isNbd, type ListenChoice } from '../serve/listen.ts';
 import { maxConnections, reactorKind, switchOption, textOption } from '../serve/options.ts';
@@ -77,6 +78,7 @@ function settle(
   );
   return choices.map((choice) => {
     if (isNbd(choice)) return choice;
+    if (choice.protocol === 'fuse') return nameFuseDisk(choice, disks);
     return choice.protocol === 'iscsi' ? (iscsi.shift() as IscsiListen) : nameDisk(choice, disks);
   });
 }

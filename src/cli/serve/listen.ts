@@ -4,6 +4,7 @@ import { NBD_DEFAULT_PORT } from '../../protocols/nbd/wire.ts';
 import type { SocketAddress } from '../../reactor/reactor.ts';
 import type { OptionValues } from '../parse.ts';
 import type { ActivatedSocket } from './activation.ts';
+import { fuseFile, isFuse, parseFuse, type FuseChoice } from './fuse.ts';
 import { isIscsi, parseIscsi, type IscsiChoice } from './iscsi.ts';
 import { listOption, parsePort, textOption } from './options.ts';
 import type { TlsMode } from './tls.ts';
@@ -11,13 +12,13 @@ import { isVhostUserBlk, parseVhostUserBlk, type VhostUserBlkChoice } from './vh
 
 /** Where to listen for NBD; 'private' stands for a Unix socket in a directory yet to be made. */
 export type NbdChoice = SocketAddress | 'private';
-export type ListenChoice = NbdChoice | VhostUserBlkChoice | IscsiChoice;
+export type ListenChoice = NbdChoice | VhostUserBlkChoice | IscsiChoice | FuseChoice;
 
 /** [unix(7)] sun_path has 108 bytes, the last of them a NUL. */
 export const MOST_SOCKET_PATH_BYTES = 107;
 
 /**
- * Puts --listen, --port, --bind, --socket and socket activation together. Nothing asked for means a private socket
+ * Puts --listen, --fuse, --port, --bind, --socket and socket activation together. Nothing asked for means a private socket
  * with --run and this machine's loopback without. Throws UsageError.
  */
 export function chooseListen(
@@ -46,8 +47,10 @@ export function isNbd(choice: NbdChoice | { readonly protocol: string }): choice
 function askedFor(options: OptionValues, tls: TlsMode): ListenChoice[] {
   const asked: ListenChoice[] = listOption(options, 'listen').map((text) => {
     if (isVhostUserBlk(text)) return vhostUserBlk(text);
+    if (isFuse(text)) return parseFuse(text);
     return isIscsi(text) ? parseIscsi(text) : listenUri(text, tls);
   });
+  asked.push(...listOption(options, 'fuse').map(fuseFile));
   const port = textOption(options, 'port');
   const host = textOption(options, 'bind');
   if (port !== undefined || host !== undefined) {
@@ -73,7 +76,7 @@ function vhostUserBlk(text: string): VhostUserBlkChoice {
 function listenUri(text: string, tls: TlsMode): SocketAddress {
   if (!isNbdUri(text)) {
     throw new UsageError(
-      `--listen '${text}' is not nbd://HOST:PORT, nbd+unix:///?socket=PATH, vhost-user-blk:PATH or iscsi://HOST:PORT`,
+      `--listen '${text}' is not nbd://HOST:PORT, nbd+unix:///?socket=PATH, vhost-user-blk:PATH, iscsi://HOST:PORT or fuse:FILE`,
     );
   }
   const uri = parseNbdUri(text);

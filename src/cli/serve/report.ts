@@ -2,12 +2,14 @@ import { formatSize } from '../../base/units.ts';
 import { formatNbdUri, type UriAddress } from '../../protocols/nbd/uri.ts';
 import type {
   DiskConfig,
+  FuseListen,
   IscsiListen,
   IscsiLun,
   ListenConfig,
   VhostUserBlkListen,
 } from '../../server/config.ts';
 import { attachCommands, type AttachCommand } from './attach.ts';
+import { attachFuse } from './attach-fuse.ts';
 import { attachIscsiLun, attachIscsiTarget, iscsiUrl } from './attach-iscsi.ts';
 import { attachVhostUserBlk } from './attach-vhost-user.ts';
 import { modeLine } from './modes.ts';
@@ -22,6 +24,8 @@ export interface ServedDisk {
   readonly devices: readonly VhostUserBlkListen[];
   /** Where it is a logical unit. */
   readonly units: readonly ServedUnit[];
+  /** Where it is a file. */
+  readonly files: readonly FuseListen[];
 }
 
 /** A disk as a logical unit, at one portal. */
@@ -38,6 +42,7 @@ export function servedDisks(
   listen: readonly ListenConfig[] = [],
 ): ServedDisk[] {
   const devices = listen.filter((where) => where.protocol === 'vhost-user-blk');
+  const files = listen.filter((where) => where.protocol === 'fuse');
   const units = listen
     .filter((where) => where.protocol === 'iscsi')
     .flatMap((portal) => portal.target.luns.map((lun): ServedUnit => ({ portal, lun })));
@@ -48,15 +53,17 @@ export function servedDisks(
     ),
     devices: devices.filter(({ exportName }) => exportName === config.exportName),
     units: units.filter(({ lun }) => lun.exportName === config.exportName),
+    files: files.filter(({ exportName }) => exportName === config.exportName),
   }));
 }
 
 /** How a disk is reached, everywhere. */
-export function namesOf({ uris, devices, units }: ServedDisk): string[] {
+export function namesOf({ uris, devices, units, files }: ServedDisk): string[] {
   return [
     ...uris,
     ...devices.map(vhostUserBlkName),
     ...units.map(({ portal, lun }) => iscsiUrl(portal, lun)),
+    ...files.map(({ path }) => path),
   ];
 }
 
@@ -73,7 +80,7 @@ export function humanReport(
 ): string[] {
   const lines: string[] = [];
   for (const disk of served) {
-    const { config, uris, devices, units } = disk;
+    const { config, uris, devices, units, files } = disk;
     lines.push(diskLine(config), ...namesOf(disk).map((name) => `  ${name}`));
     const [uri] = uris;
     const [endpoint] = addresses;
@@ -84,6 +91,10 @@ export function humanReport(
     for (const device of devices) {
       const commands = attachVhostUserBlk(device);
       if (commands.length > 0) lines.push('', ...commandLines(commands));
+    }
+    for (const file of files) {
+      const readOnly = config.readOnly || file.readOnly === true;
+      lines.push('', ...commandLines(attachFuse(file.path, readOnly)));
     }
     const [unit] = units;
     const commands = unit === undefined ? [] : unitCommands(unit, config);
@@ -132,7 +143,7 @@ export function jsonReport(served: readonly ServedDisk[], pid: number): string {
   return JSON.stringify({
     format: 1,
     pid,
-    disks: served.map(({ config, uris, devices, units }) => ({
+    disks: served.map(({ config, uris, devices, units, files }) => ({
       disk: config.disk,
       export: config.exportName,
       cache: config.cache,
@@ -144,12 +155,17 @@ export function jsonReport(served: readonly ServedDisk[], pid: number): string {
       uris,
       ...(devices.length === 0 ? {} : { vhostUserBlk: devices.map(deviceJson) }),
       ...(units.length === 0 ? {} : { iscsi: units.map(unitJson) }),
+      ...(files.length === 0 ? {} : { fuse: files.map(fileJson) }),
     })),
   });
 }
 
 function deviceJson({ address, connect }: VhostUserBlkListen): object {
   return address.kind === 'fd' ? { fd: address.fd } : { socket: address.path, connect };
+}
+
+function fileJson({ path, readOnly = false, pageCache = false }: FuseListen): object {
+  return { file: path, readOnly, pageCache };
 }
 
 function unitJson({ portal, lun }: ServedUnit): object {

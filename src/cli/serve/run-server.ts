@@ -184,12 +184,12 @@ function warnBeforehand(settings: ServeSettings, config: ServerConfig, output: O
     }
   }
   for (const where of config.listen) {
+    if (where.protocol === 'fuse') continue;
     const { address } = where;
     if (address.kind !== 'tcp' || !reachesBeyondHost(address)) continue;
     const open = `listening on ${address.host} without`;
     if (where.protocol === 'nbd' && config.tlsMode === 'off') {
       output.warn(`${open} TLS: whoever reaches it can read and write; see --tls`);
-    if (where.protocol === 'fuse') continue;
     } else if (where.protocol === 'iscsi' && where.target.chap === undefined) {
       output.warn(
         `${open} CHAP: whoever reaches it can read and write ${where.target.name}; see ?chap=FILE`,
@@ -198,10 +198,12 @@ function warnBeforehand(settings: ServeSettings, config: ServerConfig, output: O
   }
 }
 
-/** The places with the ports that the kernel chose. */
+/** The places with the ports that the kernel chose, and with the files' whole paths. */
 function listening(listen: readonly ListenConfig[], server: Server): ListenConfig[] {
   return listen.map((where, i) => {
     const address = server.served[i]?.address;
+    if (where.protocol === 'fuse' && address?.kind === 'unix')
+      return { ...where, path: address.path };
     return where.protocol === 'iscsi' && address?.kind === 'tcp' ? { ...where, address } : where;
   });
 }

@@ -1,5 +1,6 @@
 import { CLEAR, COUNTERS, CREATE, DEMO, EXPLAIN, INFO, RESUME } from './disks.ts';
 import { LAB, LAB_COMMANDS } from './lab.ts';
+import { MOUNT } from './mount.ts';
 import { SERVE } from './serve.ts';
 import type { CommandSpec, ProgramSpec } from './spec.ts';
 import { VHOST_USER_BLK } from './vhost-user.ts';
@@ -47,9 +48,9 @@ export const PROGRAM: ProgramSpec = {
   name: 'holdfast',
   summary: 'a block server that keeps its word',
   details: [
-    'Holdfast serves raw disk images and block devices over NBD and iSCSI, and to virtual ' +
-      'machines as virtio-blk over vhost-user, with exact write-cache, flush and FUA behaviour: what ' +
-      'a client was told is stable, is stable.',
+    'Holdfast serves raw disk images and block devices over NBD and iSCSI, to virtual ' +
+      'machines as virtio-blk over vhost-user, and as plain files over FUSE, with exact ' +
+      'write-cache, flush and FUA behaviour: what a client was told is stable, is stable.',
     'Data goes to standard output, talk to standard error. Errors are one line: ' +
       'holdfast, what happened, what to do. NO_COLOR and FORCE_COLOR are honoured.',
   ],
@@ -59,6 +60,7 @@ export const PROGRAM: ProgramSpec = {
   ],
   commands: [
     SERVE,
+    MOUNT,
     DEMO,
     CREATE,
     INFO,

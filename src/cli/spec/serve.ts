@@ -24,6 +24,17 @@ export const PORT_OPTION: OptionSpec = {
   defaultText: '10809, when nothing else says where to listen',
 };
 
+export const ON_SYNC_ERROR_OPTION: OptionSpec = {
+  long: '--on-sync-error',
+  placeholder: 'POLICY',
+  description:
+    'After the host failed to make data stable: poison fails writes and flushes until an ' +
+    'operator clears the disk; stop holds them back until an operator resumes the disk, ' +
+    'which needs --control.',
+  choices: SYNC_ERROR_POLICIES,
+  defaultText: 'poison',
+};
+
 const DISK_OPTIONS: readonly OptionSpec[] = [
   CACHE_OPTION,
   {
@@ -56,16 +67,7 @@ const DISK_OPTIONS: readonly OptionSpec[] = [
       'The image format. Only raw is served; saying so stops the warning about images that look like another format.',
     choices: ['raw'],
   },
-  {
-    long: '--on-sync-error',
-    placeholder: 'POLICY',
-    description:
-      'After the host failed to make data stable: poison fails writes and flushes until an ' +
-      'operator clears the disk; stop holds them back until an operator resumes the disk, ' +
-      'which needs --control.',
-    choices: SYNC_ERROR_POLICIES,
-    defaultText: 'poison',
-  },
+  ON_SYNC_ERROR_OPTION,
   {
     long: '--volatile-cache',
     placeholder: 'SIZE',
@@ -86,8 +88,17 @@ const LISTEN_OPTIONS: readonly OptionSpec[] = [
       'Listen at nbd://HOST:PORT or nbd+unix:///?socket=PATH; nbds:// and nbds+unix:// say ' +
       'the same and need --tls require. vhost-user-blk:PATH is a socket for a virtual ' +
       'machine, to which one disk is a virtio-blk device. iscsi://HOST:PORT/TARGET is a ' +
-      'portal of an iSCSI target, of which the disks are the logical units.',
+      'portal of an iSCSI target, of which the disks are the logical units. fuse:FILE shows ' +
+      'one disk as a plain file.',
     repeatable: true,
+  },
+  {
+    long: '--fuse',
+    placeholder: 'FILE',
+    description:
+      'Show the disk as this plain file, as --listen fuse:FILE does and the mount command alone.',
+    repeatable: true,
+    value: 'file',
   },
   PORT_OPTION,
   {
@@ -151,6 +162,23 @@ export const REACTOR_OPTION: OptionSpec = {
   env: 'HOLDFAST_REACTOR',
 };
 
+export const PID_FILE_OPTION: OptionSpec = {
+  long: '--pid-file',
+  short: '-P',
+  aliases: ['--pidfile'],
+  placeholder: 'PATH',
+  description: 'Write the process id there once clients can connect.',
+  value: 'file',
+};
+
+export const CONTROL_OPTION: OptionSpec = {
+  long: '--control',
+  placeholder: 'PATH',
+  description:
+    "Listen on a Unix socket for 'holdfast resume' and 'holdfast counters', of the same user only.",
+  value: 'file',
+};
+
 const PROCESS_OPTIONS: readonly OptionSpec[] = [
   REACTOR_OPTION,
   {
@@ -161,21 +189,8 @@ const PROCESS_OPTIONS: readonly OptionSpec[] = [
       'finds $uri, $unixsocket and $port. Without another place to listen, a private Unix ' +
       'socket is used.',
   },
-  {
-    long: '--pid-file',
-    short: '-P',
-    aliases: ['--pidfile'],
-    placeholder: 'PATH',
-    description: 'Write the process id there once clients can connect.',
-    value: 'file',
-  },
-  {
-    long: '--control',
-    placeholder: 'PATH',
-    description:
-      "Listen on a Unix socket for 'holdfast resume' and 'holdfast counters', of the same user only.",
-    value: 'file',
-  },
+  PID_FILE_OPTION,
+  CONTROL_OPTION,
   {
     long: '--exit-with-parent',
     description: 'Stop, as after SIGTERM, when the process that started this one ends.',
@@ -213,6 +228,10 @@ export const SERVE: CommandSpec = {
       'removable=on, thin=on or off (on where the disk can give space back), ' +
       'serial=TEXT (at most 32 characters, made of the path if left out). See ' +
       'docs/guides/iscsi.md.',
+    'fuse:FILE shows one disk as a plain file, which is made if it is missing. After ? may ' +
+      'follow export=NAME, which says which disk and is needed when there are several; ' +
+      'read-only=on; and page-cache=on, which lets the kernel keep what was read and is right ' +
+      'only while nothing else changes the disk. See docs/guides/fuse.md.',
     'When clients can connect, the URIs and the commands that attach the disks are ' +
       'printed on standard output; with --quiet only the URIs.',
     'SIGTERM, SIGINT and SIGHUP stop the server: it accepts no more connections, ' +
