@@ -156,4 +156,6 @@ export interface CrashModel {
   whyIllegal(state: StateSpec): string | null;
   /** How many different states there are over all cuts, exactly, where counting them all is possible in short time. */
   countStates(limit: number): bigint | null;
+  /** Closes the base images. The trace is the caller's. */
+  close(): void;
 }

@@ -1,0 +1,64 @@
+import { FLAG, OP } from '../../block/io.ts';
+import { NEVER, type Trace } from '../../trace/trace.ts';
+
+// What kind of request is this: said once for all parts of the model.
+
+export function writesUnits(trace: Trace, request: number): boolean {
+  const { op, length } = trace.requests;
+  if ((length[request] as number) === 0) return false;
+  const what = op[request];
+  return what === OP.WRITE || what === OP.WRITE_ZEROES || what === OP.DISCARD;
+}
+
+/** A discard after which anything may be read [NBD proto "NBD_CMD_TRIM"]. It is never stable: nothing is promised. */
+export function leavesAnything(trace: Trace, request: number): boolean {
+  const { op, disk } = trace.requests;
+  if (op[request] !== OP.DISCARD) return false;
+  return trace.disks[disk[request] as number]?.discard === 'undefined';
+}
+
+/** Whether it can become stable at all. A failed write may be there or not, whatever is flushed. */
+export function canBeStable(trace: Trace, request: number): boolean {
+  return (
+    trace.requests.failed[request] === 0 &&
+    writesUnits(trace, request) &&
+    !leavesAnything(trace, request)
+  );
+}
+
+/** It completed without an error. */
+export function succeeded(trace: Trace, request: number): boolean {
+  const { failed, done } = trace.requests;
+  return failed[request] === 0 && done[request] !== NEVER;
+}
+
+export function hasFlag(trace: Trace, request: number, flag: number): boolean {
+  return ((trace.requests.flags[request] as number) & flag) !== 0;
+}
+
+/**
+ * When a request begins to work. A barrier waits until what was issued before it on its disk is done [Io, FLAG.BARRIER];
+ * that of all others is the event of their issue. Of a barrier that did not succeed nothing is assumed.
+ */
+export function startsOf(trace: Trace, into: Int32Array): void {
+  const { count, issued, done, disk } = trace.requests;
+  into.set(issued.subarray(0, count));
+  let inFlight: number[] = [];
+  for (let request = 0; request < count; request += 1) {
+    const now = issued[request] as number;
+    if (hasFlag(trace, request, FLAG.BARRIER) && succeeded(trace, request)) {
+      inFlight = inFlight.filter((other) => (done[other] as number) > now);
+      let start = now;
+      for (const other of inFlight) {
+        const end = done[other] as number;
+        if (disk[other] === disk[request] && end < (done[request] as number)) {
+          start = Math.max(start, end + 1);
+        }
+      }
+      into[request] = start;
+    }
+    if (writesUnits(trace, request)) inFlight.push(request);
+    if (inFlight.length > 4096)
+      inFlight = inFlight.filter((other) => (done[other] as number) > now);
+  }
+}
