@@ -129,7 +129,8 @@ export class TraceBuilder {
 
   /** The file as it is by now. `end: false`: as after a kill. The builder can go on. */
   bytes({ end = true }: { end?: boolean } = {}): Uint8Array {
-    return Buffer.concat(end ? [...this.#parts, ...this.#writer.end(this.#timeNs)] : this.#parts);
+    const last = end ? this.#writer.end(this.#timeNs) : [];
+    return new Uint8Array(Buffer.concat([...this.#parts, ...last]));
   }
 
   /** The trace, in memory. */
@@ -187,6 +188,6 @@ export class TraceBuilder {
   }
 
   #keep(parts: readonly Uint8Array[]): void {
-    for (const part of parts) this.#parts.push(part.slice());
+    for (const part of parts) this.#parts.push(new Uint8Array(part));
   }
 }

@@ -36,7 +36,7 @@ class Scan {
   readonly #name: string;
   readonly #index = new IndexBuilder();
   readonly #header = new RecordHeader();
-  readonly #window = new Uint8Array(WINDOW_BYTES);
+  readonly #window: Uint8Array;
   #windowAt = 0;
   #windowLength = 0;
   /** Where the record being read begins, and its number. */
@@ -49,6 +49,7 @@ class Scan {
   constructor(source: ByteSource, name: string) {
     this.#source = source;
     this.#name = name;
+    this.#window = new Uint8Array(Math.min(WINDOW_BYTES, source.sizeBytes));
   }
 
   run(): TraceIndex {
@@ -63,7 +64,7 @@ class Scan {
   #next(): boolean {
     const header = this.#header;
     const bodyAt = this.#at + HEADER_BYTES;
-    if (this.#ended) return this.#broken('bytes follow the end of the trace', Infinity);
+    if (this.#ended) return this.#broken('bytes follow the end of the trace', this.#at + 1);
     if (!this.#fetch(this.#at, header.bytes)) return false;
     const why = header.decode();
     if (why !== null) return this.#broken(why, bodyAt);
@@ -204,7 +205,7 @@ class Scan {
   #zeroesFrom(): number {
     let end = this.#source.sizeBytes;
     while (end > this.#at) {
-      const start = Math.max(this.#at, end - WINDOW_BYTES);
+      const start = Math.max(this.#at, end - this.#window.length);
       this.#load(start);
       const last = lastNonZero(this.#window.subarray(0, end - start));
       if (last >= 0) return start + last + 1;
