@@ -1,5 +1,4 @@
 import { spawn } from 'node:child_process';
-import { closeSync, constants, openSync } from 'node:fs';
 import { once } from 'node:events';
 import { ConfigError, messageOf } from '../../base/errors.ts';
 import { FILE_SYSTEM } from './mount-point.ts';
@@ -52,7 +51,7 @@ async function attachAsRoot({ path, name, readOnly }: AttachOptions): Promise<nu
   const data = `fd=${fd},rootmode=100600,user_id=0,group_id=0,default_permissions,allow_other`;
   const result = await native.mount(name, path, FILE_SYSTEM, flags, data);
   if (result === 0) return fd;
-  closeSync(fd);
+  native.close(fd);
   if (result === -EPERM) {
     throw new ConfigError(
       `${path}: this process may not mount`,
@@ -64,18 +63,15 @@ async function attachAsRoot({ path, name, readOnly }: AttachOptions): Promise<nu
 }
 
 function openDevice(): number {
-  try {
-    return openSync('/dev/fuse', constants.O_RDWR | constants.O_NONBLOCK);
-  } catch (error) {
-    throw noFuse(messageOf(error), error);
-  }
+  const fd = native.openDevice('/dev/fuse');
+  if (fd < 0) throw noFuse(`/dev/fuse cannot be opened (errno ${-fd})`);
+  return fd;
 }
 
-function noFuse(why: string, cause?: unknown): ConfigError {
+function noFuse(why: string): ConfigError {
   return new ConfigError(
     `files cannot be shown here: ${why}`,
     'load FUSE (modprobe fuse); a container needs --device /dev/fuse',
-    { cause },
   );
 }
 
@@ -88,11 +84,11 @@ async function attachByHelper({ path, name, readOnly }: AttachOptions): Promise<
     const access = readOnly ? 'ro' : 'rw';
     const words = `${access},nosuid,nodev,noexec,default_permissions,subtype=holdfast,fsname=${source}`;
     const helper = runHelper(['-o', words, '--', path], theirs);
-    closeSync(theirs);
+    native.close(theirs);
     const fd = await native.receiveDescriptor(ours);
     const said = await helper;
     if (fd === null || said.code !== 0) {
-      if (fd !== null) closeSync(fd);
+      if (fd !== null) native.close(fd);
       throw new ConfigError(
         `${path} cannot be mounted: ${said.text}`,
         'the file has to be your own and writable; or run as root',
@@ -101,7 +97,7 @@ async function attachByHelper({ path, name, readOnly }: AttachOptions): Promise<
     native.setNonBlocking(fd);
     return fd;
   } finally {
-    closeSync(ours);
+    native.close(ours);
   }
 }
 

@@ -1,4 +1,3 @@
-import { closeSync } from 'node:fs';
 import { assert } from '../../base/assert.ts';
 import { Fifo } from '../../base/fifo.ts';
 import { Segments } from '../../block/memory.ts';
@@ -10,6 +9,7 @@ import {
   type Reactor,
 } from '../../reactor/reactor.ts';
 import { MAX_RECEIVES } from './limits.ts';
+import * as native from './native.ts';
 import type { FuseRequest } from './request.ts';
 import { FuseSession, type SessionHost, type SessionSettings } from './session.ts';
 import { IN_HEADER_BYTES, MEMORY_PAGE_BYTES, WRITE_IN_BYTES } from './wire.ts';
@@ -263,7 +263,7 @@ export class FuseConnection implements SessionHost {
     if (answering > 0 || (inFlight > 0 && !this.#abandoned)) return;
     if (!this.#fdClosed) {
       this.#fdClosed = true;
-      closeSync(this.#fd);
+      native.close(this.#fd);
       (this.#closed as () => void)();
     }
     if (inFlight === 0) this.#dispose();

@@ -9,9 +9,10 @@ export const MAX_REQUESTS_IN_FLIGHT = 256;
 
 /**
  * Of these, asynchronous ones: read-ahead and libaio's [fuse(4), FUSE_INIT max_background]. The kernel's own default, 12,
- * would hold a queue depth of 32 down. From three quarters on the kernel calls itself congested and reads less ahead.
+ * would hold a queue depth of 32 down.
  */
 export const MAX_BACKGROUND = 128;
+/** From here on the kernel calls itself congested and reads less ahead: three quarters, as with its own defaults. */
 export const CONGESTION_THRESHOLD = 96;
 
 /**

@@ -1,4 +1,3 @@
-import { closeSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ConfigError, messageOf } from '../../base/errors.ts';
@@ -8,6 +7,7 @@ import { attach, detach } from './attach.ts';
 import { FuseConnection } from './connection.ts';
 import { LOOK_TIMEOUT_MS, STOP_TIMEOUT_MS } from './limits.ts';
 import { type MountPoint, prepareMountPoint, removeMountPoint } from './mount-point.ts';
+import * as native from './native.ts';
 import type { FuseSource } from './source.ts';
 
 export interface FuseMountOptions {
@@ -75,7 +75,7 @@ export async function mountDevice(reactor: Reactor, options: FuseMountOptions): 
   try {
     mount = new Mount(reactor, point, fd, { ...options, readOnly });
   } catch (error) {
-    closeSync(fd);
+    native.close(fd);
     await detach(point.path, true);
     await removeMountPoint(point);
     throw error;
@@ -196,7 +196,11 @@ class Mount implements FuseMount {
   #writeOut(): Promise<void> {
     return this.#tryTo(async () => {
       const file = await open(this.path, 'r');
-      await file.datasync().finally(() => file.close());
+      try {
+        await file.datasync();
+      } finally {
+        await file.close();
+      }
     });
   }
 }

@@ -14,6 +14,8 @@ interface Calls {
   readonly recvmsg: Func;
   readonly socketpair: Func;
   readonly fcntl: Func;
+  readonly open: Func;
+  readonly close: Func;
 }
 
 let loaded: Calls | null = null;
@@ -30,7 +32,9 @@ function calls(): Calls {
     socketpair: libc.func(
       'int socketpair(int domain, int type, int protocol, _Out_ int *fds)',
     ) as unknown as Func,
-    // Variadic in C; a variadic int travels like a plain one on the ABIs that Node runs on under Linux.
+    // fcntl and open are variadic in C; a variadic int travels like a plain one on the ABIs that Node runs on under Linux.
+    open: libc.func('int open(str path, int flags)') as unknown as Func,
+    close: libc.func('int close(int fd)') as unknown as Func,
     fcntl: libc.func('int fcntl(int fd, int command, int argument)') as unknown as Func,
   };
   return loaded;
@@ -73,7 +77,22 @@ const MSG_CMSG_CLOEXEC = 0x40000000;
 const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
 const F_SETFL = 4;
+const O_RDWR = 2;
 const O_NONBLOCK = 0o4000;
+const O_CLOEXEC = 0o2000000;
+
+// Descriptors that were not opened by node:fs are not closed by it: a worker keeps account of its own.
+
+/** Opens a device for reading and writing that does not wait: the descriptor, or -errno. */
+export function openDevice(path: string): number {
+  const fd = calls().open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+  return fd < 0 ? -koffi.errno() : fd;
+}
+
+/** [close(2)] Of a descriptor that came through this file. */
+export function close(fd: number): void {
+  calls().close(fd);
+}
 
 /** Two connected Unix stream sockets. Throws an Error. */
 export function socketPair(): readonly [number, number] {

@@ -49,8 +49,8 @@ export class ThreadWatch implements ReadableWatch {
       if (this.#stopped === null) this.#readable();
     });
     this.#worker.on('exit', () => {
-      fs.closeSync(this.#wake);
-      fs.closeSync(this.#woken);
+      libc.close(this.#wake);
+      libc.close(this.#woken);
       this.#stopped?.();
     });
   }
