@@ -1,0 +1,39 @@
+import type { CrashModel } from '../model/types.ts';
+import type { CutTally, Tally } from './tally.ts';
+import type { CutCoverage } from './types.ts';
+
+/** What can be said of each cut, and no more. `from`: the first cut that is not left out. */
+export function coverageOf(model: CrashModel, tally: Tally, from: number): CutCoverage[] {
+  return model.cuts.map(({ index }) => {
+    const view = model.view(index);
+    const cut = tally.cut(index);
+    return {
+      cut: index,
+      plainCount: String(view.plainCount),
+      reached: index < from ? 'left-out' : reachedBy(cut),
+      how: cut.exact,
+      rungs: cut.rungs,
+      statesDecided: cut.decided,
+      openRequests: view.requests.length,
+      openUnits: view.units.length,
+      note: cut.note,
+    };
+  });
+}
+
+/** Finished rungs decide: a rung that was cut short has shown states, and proves nothing about the others. */
+function reachedBy(cut: CutTally): CutCoverage['reached'] {
+  if (cut.exact !== null) return 'exact';
+  if (cut.listed || cut.rungs.includes('pairs')) return 'pairs';
+  return cut.decided > 0 ? 'sampled' : 'nothing';
+}
+
+/** The first cut after the note 'begin'; 0 without one. Before it, the disk is not yet the workload's. */
+export function firstCut(model: CrashModel): number {
+  const begin = model.trace.marks.find(({ kind, text }) => kind === 'note' && text === 'begin');
+  if (begin === undefined) return 0;
+  return Math.max(
+    0,
+    model.cuts.findIndex(({ event }) => event > begin.event),
+  );
+}
