@@ -1,31 +1,34 @@
 import { UsageError } from '../../base/errors.ts';
 import type { OracleOption, Settings } from './types.ts';
 
-/** The settings that options come to, with defaults. Throws UsageError for one that is unknown, wrong or missing. */
+/**
+ * The settings that options come to, with defaults; `what` has them, as in 'oracle ext'. Throws UsageError for one that
+ * is unknown, wrong or missing.
+ */
 export function settingsOf(
-  kind: string,
+  what: string,
   options: readonly OracleOption[],
   given: Readonly<Record<string, string | number | boolean>>,
 ): Settings {
   const known = new Map(options.map((option) => [option.name, option]));
   for (const name of Object.keys(given)) {
     if (known.has(name)) continue;
-    throw new UsageError(`oracle ${kind}: no option '${name}'; it has ${list([...known.keys()])}`);
+    throw new UsageError(`${what}: no option '${name}'; it has ${list([...known.keys()])}`);
   }
   const settings: Record<string, string | number | boolean | undefined> = {};
   for (const option of options) {
     const value = given[option.name] ?? option.default;
     if (value === undefined && option.required === true) {
-      throw new UsageError(`oracle ${kind}: option '${option.name}' is missing`);
+      throw new UsageError(`${what}: option '${option.name}' is missing`);
     }
-    settings[option.name] = value === undefined ? undefined : convert(kind, option, value);
+    settings[option.name] = value === undefined ? undefined : convert(what, option, value);
   }
   return settings;
 }
 
 /** Command lines and files bring texts. */
 function convert(
-  kind: string,
+  what: string,
   option: OracleOption,
   value: string | number | boolean,
 ): string | number | boolean {
@@ -36,7 +39,7 @@ function convert(
   }
   if (option.type === 'text' && (option.choices?.includes(text) ?? true)) return text;
   const wanted = option.choices !== undefined ? list(option.choices) : WANTED[option.type];
-  throw new UsageError(`oracle ${kind}: ${option.name}=${text}: wants ${wanted}`);
+  throw new UsageError(`${what}: ${option.name}=${text}: wants ${wanted}`);
 }
 
 const WANTED = { text: 'a text', number: 'a number', boolean: 'true or false' } as const;

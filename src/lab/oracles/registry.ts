@@ -25,7 +25,7 @@ export function makeOracle(spec: CheckerSpec): Checker {
   if (oracle === null) {
     throw new UsageError(`no oracle '${spec.kind}'; there are ${ORACLE_KINDS.join(', ')}`);
   }
-  const settings = settingsOf(oracle.kind, oracle.options, spec.options);
+  const settings = settingsOf(`oracle ${oracle.kind}`, oracle.options, spec.options);
   requireNeeds(oracle, oracle.needs(settings));
   return new JudgeChecker(oracle, settings, spec.timeoutMs);
 }
