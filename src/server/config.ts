@@ -118,6 +118,27 @@ export interface Served {
   readonly names: readonly string[];
 }
 
+/** What a recording says the disks held when it began. */
+export type RecordBase =
+  /** A copy is made beside the trace, unless the disk is read-only or in memory. */
+  | 'copy'
+  /** Nothing but zeroes; whoever says so has made the disk. */
+  | 'zeroes'
+  /** What this image holds, which stays as it is; with one disk only. */
+  | { readonly image: string };
+
+/** All that is asked of the disks is written to a trace (src/trace). */
+export interface RecordConfig {
+  /** The trace file, which must not be there yet. */
+  readonly path: string;
+  /** Default: copy. */
+  readonly base?: RecordBase;
+  /** Also records that READs were asked for. Default: no. */
+  readonly reads?: boolean;
+  /** When the trace cannot be written any more: go on unrecorded, or fail what changes the disks. Default: go on. */
+  readonly onError?: 'go-on' | 'fail';
+}
+
 export interface ServerConfig {
   readonly disks: readonly DiskConfig[];
   readonly listen: readonly ListenConfig[];
@@ -126,6 +147,7 @@ export interface ServerConfig {
   readonly tlsMode: 'off' | 'on' | 'require';
   readonly maxConnections: number;
   readonly reactor: 'auto' | 'io_uring' | 'portable';
+  readonly record?: RecordConfig;
 }
 
 /** One disk's counters since the start: the JSON line of SIGUSR2 and of the exit. Bytes are payload. */

@@ -10,12 +10,14 @@ import type { Reactor, TlsSettings } from '../reactor/reactor.ts';
 import type { FileStore } from '../stores/file/file-store.ts';
 import { openFileStore } from '../stores/file/open.ts';
 import { openMemoryStore } from '../stores/memory/memory-store.ts';
+import type { Mark } from '../trace/trace.ts';
 import type { DiskConfig, DiskCounters, ListenConfig, Served, ServerConfig } from './config.ts';
 import type { Face, FaceContext, OpenDisk } from './faces/face.ts';
 import { FACES } from './faces.ts';
 import { LogLimit } from './log-limit.ts';
 import type { LogLevel } from './messages.ts';
 import { PowerSwitch } from './power-switch.ts';
+import { Recording } from './recording.ts';
 import { checkShared, openVolatileCache } from './volatile-disk.ts';
 
 const MEMORY_PREFIX = 'memory:';
@@ -48,6 +50,7 @@ export class DataPlane {
   readonly #opened = new Map<FlushDomain, DiskConfig>();
   readonly #served: Served[] = [];
   readonly #context: FaceContext;
+  #recording: Recording | null = null;
   #placesLeft: number;
 
   private constructor(
@@ -87,10 +90,12 @@ export class DataPlane {
     });
     const plane = new DataPlane(config, hooks, reactor, line);
     try {
+      plane.#recording = Recording.open(config, reactor, plane.#context.warn);
       for (const disk of config.disks) await plane.#openDisk(disk);
       for (const where of config.listen) await plane.#listen(where);
     } catch (error) {
       await plane.stop();
+      plane.#recording?.remove();
       throw error;
     }
     return plane;
@@ -120,7 +125,19 @@ export class DataPlane {
   /** See Server.cutPower. */
   async cutPower(exportName: string, request: CutRequest): Promise<CutReport> {
     const { config } = this.#volatile(exportName);
+    if (this.#recording !== null) {
+      throw new ConfigError(
+        `${config.disk} is recorded: what a power cut takes would still be in the trace`,
+        'cut the power of a server that does not record, or explore the trace',
+      );
+    }
     return (this.#switches.get(config.exportName) as PowerSwitch).cut(request);
+  }
+
+  /** See Server.mark; `timeNs` is CLOCK_MONOTONIC. */
+  mark(kind: Mark['kind'], text: string, timeNs: number): void {
+    if (this.#recording !== null) this.#recording.mark(kind, text, timeNs);
+    else throw new ConfigError('nothing is recorded', 'start the server with --record');
   }
 
   /** See Server.failFlush. */
@@ -143,6 +160,7 @@ export class DataPlane {
         );
       }
     }
+    await this.#recording?.close();
     const counters = this.counters();
     await this.#reactor.close();
     return counters;
@@ -205,8 +223,9 @@ export class DataPlane {
       ? undefined
       : openVolatileCache(this.#reactor, config, store, file);
     const domain = volatileCache?.domain ?? file?.domain;
+    const top = volatileCache ?? store;
     const disk = new Disk({
-      store: volatileCache ?? store,
+      store: this.#recording?.wrap(top, config, file) ?? top,
       mode: config.cache,
       ...(domain === undefined ? {} : { domain }),
       ...(file === null || file.state === null ? {} : { resumeGuard: file.state }),

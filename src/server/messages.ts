@@ -1,5 +1,6 @@
 import type { CutReport, CutRequest, FlushFault } from '../layers/volatile-cache/requests.ts';
 import type { TlsReply, TlsRequest } from '../reactor/tls-bridge.ts';
+import type { Mark } from '../trace/trace.ts';
 import type { DiskCounters, Served, ServerConfig } from './config.ts';
 
 // What the main thread and the data plane's thread say to each other.
@@ -26,6 +27,14 @@ export type ToDataPlane =
       readonly id: number;
       readonly exportName: string;
       readonly fault: FlushFault;
+    }
+  | {
+      readonly type: 'mark';
+      readonly id: number;
+      readonly kind: Mark['kind'];
+      readonly text: string;
+      /** CLOCK_MONOTONIC. */
+      readonly timeNs: number;
     }
   | { readonly type: 'stop'; readonly id: number }
   | TlsReply;

@@ -4,6 +4,8 @@ import { ConfigError } from '../base/errors.ts';
 import type { CutReport, CutRequest, FlushFault } from '../layers/volatile-cache/requests.ts';
 import type { SocketAddress } from '../reactor/reactor.ts';
 import { TlsBridge } from '../reactor/tls-bridge.ts';
+import { monotonicNow } from '../trace/clock.ts';
+import type { Mark } from '../trace/trace.ts';
 import type { DiskCounters, Served, ServerConfig } from './config.ts';
 import type {
   DataPlaneStart,
@@ -35,6 +37,11 @@ export interface Server {
   cutPower(exportName: string, request: CutRequest): Promise<CutReport>;
   /** Lets syncs of a disk that has a volatile cache fail. */
   failFlush(exportName: string, fault: FlushFault): Promise<void>;
+  /**
+   * Records that something happened now, seen from outside the disks: an acknowledgement that somebody relies upon, or a
+   * note. Rejects with a ConfigError when nothing is recorded.
+   */
+  mark(kind: Mark['kind'], text: string): Promise<void>;
   /** Answers what was asked, makes everything stable, closes. Calling it again waits for the same end. */
   stop(): Promise<void>;
   /**
@@ -82,6 +89,12 @@ type Ready = Extract<FromDataPlane, { type: 'ready' }>;
 type Question =
   | { readonly type: 'counters' | 'stop' }
   | { readonly type: 'resume'; readonly exportName: string }
+  | {
+      readonly type: 'mark';
+      readonly kind: Mark['kind'];
+      readonly text: string;
+      readonly timeNs: number;
+    }
   | { readonly type: 'cut'; readonly exportName: string; readonly request: CutRequest }
   | { readonly type: 'fail-flush'; readonly exportName: string; readonly fault: FlushFault };
 
@@ -147,6 +160,9 @@ class ServerHandle {
       },
       failFlush: async (exportName, fault) => {
         await this.#ask({ type: 'fail-flush', exportName, fault });
+      },
+      mark: async (kind, text) => {
+        await this.#ask({ type: 'mark', kind, text, timeNs: monotonicNow() });
       },
       stop: () => (this.#stop ??= this.#stopNow()),
       stopped: this.#exited,

@@ -35,6 +35,7 @@ async function obey(
     const counters = plane.counters();
     if (message.type === 'resume') plane.resume(message.exportName);
     if (message.type === 'fail-flush') plane.failFlush(message.exportName, message.fault);
+    if (message.type === 'mark') plane.mark(message.kind, message.text, message.timeNs);
     if (message.type === 'cut') {
       const cut = await plane.cutPower(message.exportName, message.request);
       say({ type: 'answer', id, counters, cut });

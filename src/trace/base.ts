@@ -1,8 +1,18 @@
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import {
+  closeSync,
+  constants,
+  copyFileSync,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  truncateSync,
+  writeSync,
+} from 'node:fs';
+import { basename, dirname, resolve } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { ConfigError, messageOf } from '../base/errors.ts';
-import { formatSize, MiB } from '../base/units.ts';
+import { formatSize, KiB, MiB } from '../base/units.ts';
 import { crc32Zeroes } from './crc32-zeroes.ts';
 import type { Trace, TraceBase } from './trace.ts';
 
@@ -14,6 +24,8 @@ export interface HoleFinder {
 
 const ENXIO = 6;
 const PIECE_BYTES = 1 * MiB;
+/** So much is zero as a whole, or is written. */
+const SPARSE_BYTES = 64 * KiB;
 
 /**
  * The description of a raw image as the base of a disk: its content's CRC-32. `stored` is how the trace names it: an
@@ -21,6 +33,57 @@ const PIECE_BYTES = 1 * MiB;
  */
 export function recordBase(path: string, stored: string = path, holes?: HoleFinder): TraceBase {
   return { kind: 'file', path: stored, crc32: crcOfImage(path, holes).crc };
+}
+
+/**
+ * Makes a copy of the first `sizeBytes` of an image or a block device, with holes for what is zero, and describes it as a
+ * base that lies beside its trace. A clone where the file system can (reflink). Throws what node:fs throws.
+ */
+export function copyBase(
+  source: string,
+  copy: string,
+  sizeBytes: number,
+  holes?: HoleFinder,
+): TraceBase {
+  try {
+    copyFileSync(source, copy, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE_FORCE);
+    truncateSync(copy, sizeBytes);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') throw error;
+    copySparse(source, copy, sizeBytes, holes);
+  }
+  return recordBase(copy, basename(copy), holes);
+}
+
+function copySparse(source: string, copy: string, sizeBytes: number, holes?: HoleFinder): void {
+  const from = openSync(source, 'r');
+  const to = openSync(copy, 'wx', 0o600);
+  try {
+    ftruncateSync(to, sizeBytes);
+    const piece = Buffer.alloc(SPARSE_BYTES);
+    const zeroes = Buffer.alloc(SPARSE_BYTES);
+    for (let at = 0; at < sizeBytes;) {
+      const data = nextData(from, at, sizeBytes, holes);
+      at = data.start;
+      while (at < data.end) {
+        const count = readSync(from, piece, 0, Math.min(piece.length, data.end - at), at);
+        if (count === 0) throw new Error(`${source} ends at byte ${at} while it is copied`);
+        const isZero = piece.compare(zeroes, 0, count, 0, count) === 0;
+        if (!isZero) writeAll(to, piece.subarray(0, count), at);
+        at += count;
+      }
+    }
+  } finally {
+    closeSync(from);
+    closeSync(to);
+  }
+}
+
+function writeAll(fd: number, bytes: Uint8Array, at: number): void {
+  let done = 0;
+  while (done < bytes.length) {
+    done += writeSync(fd, bytes, done, bytes.length - done, at + done);
+  }
 }
 
 /** Where a trace's base is, or null for one of zeroes. */
