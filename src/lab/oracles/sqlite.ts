@@ -86,6 +86,10 @@ function judgeSqlite(settings: Settings, folder: string, texts: readonly string[
     const [first = ''] = found.integrity.join('\n').split('\n').slice(-1);
     return fail('integrity', `integrity_check: ${first}`, found.integrity.join('\n'));
   }
+  if (found.empty) {
+    if (acked.length === 0) return pass('empty');
+    return fail('durability', 'database empty', `${acked.length} transactions acknowledged`);
+  }
   if (found.broken !== null) {
     return fail('atomicity', 'transaction not whole', `the rule gives ${found.broken}`);
   }
