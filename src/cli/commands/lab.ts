@@ -1,7 +1,11 @@
 import type { Output } from '../output.ts';
 import type { OptionValues } from '../parse.ts';
 import { runLabCut } from './lab-cut.ts';
+import { runLabExplore } from './lab-explore.ts';
 import { runLabFailFlush } from './lab-fail-flush.ts';
+import { runLabMount } from './lab-mount.ts';
+import { runLabRecord } from './lab-record.ts';
+import { runLabShow } from './lab-show.ts';
 
 /** `holdfast lab COMMAND`: one line for each, the commands are in files of their own. */
 export async function runLab(
@@ -11,6 +15,14 @@ export async function runLab(
   output: Output,
 ): Promise<number> {
   switch (name) {
+    case 'lab record':
+      return runLabRecord(operands, options, output);
+    case 'lab explore':
+      return runLabExplore(operands, options, output);
+    case 'lab show':
+      return runLabShow(operands, options, output);
+    case 'lab mount':
+      return runLabMount(operands, options, output);
     case 'lab cut':
       return runLabCut(operands, options, output);
     case 'lab fail-flush':

@@ -1,3 +1,5 @@
+import { LAB_EXPLORE, LAB_MOUNT, LAB_SHOW } from './lab-explore.ts';
+import { LAB_RECORD } from './lab-record.ts';
 import type { CommandSpec, GroupSpec } from './spec.ts';
 
 const SOCKET_AND_EXPORT: CommandSpec['arguments'] = [
@@ -100,4 +102,11 @@ const LAB_FAIL_FLUSH: CommandSpec = {
   ],
 };
 
-export const LAB_COMMANDS: readonly CommandSpec[] = [LAB_CUT, LAB_FAIL_FLUSH];
+export const LAB_COMMANDS: readonly CommandSpec[] = [
+  LAB_RECORD,
+  LAB_EXPLORE,
+  LAB_SHOW,
+  LAB_MOUNT,
+  LAB_CUT,
+  LAB_FAIL_FLUSH,
+];
