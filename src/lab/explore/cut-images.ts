@@ -95,10 +95,10 @@ export class CutImages {
   /** A version that was merged into another one with the same content. */
   #sameContent(version: number, from: number, end: number): number {
     const content = this.#history.model.contentOf(version);
-    for (let candidate = from; candidate < end; candidate += 1) {
-      if (this.#candidates[4 * candidate] === content) return candidate;
-    }
-    assert(false, `version ${version} is no candidate of its unit at cut ${this.#cut}`);
+    let candidate = from;
+    while (candidate < end && this.#candidates[4 * candidate] !== content) candidate += 1;
+    assert(candidate < end, `version ${version} is no candidate of its unit at cut ${this.#cut}`);
+    return candidate;
   }
 
   /** Applies a cut's changes forwards (from 1 to 2) or backwards (from 2 to 1). */

@@ -86,7 +86,7 @@ export class RequestTree implements DecisionTree {
   rule(chain: Decision | null): Rule {
     const requests: number[] = [];
     for (let at = chain; at !== null; at = at.before) if (at.value === 0) requests.push(at.about);
-    return { kind: 'lost', requests: requests.sort((a, b) => a - b) };
+    return { kind: 'lost', requests: requests.toSorted((a, b) => a - b) };
   }
 
   split(chain: Decision | null, reads: Int32Array, found: (chain: Decision) => void): void {

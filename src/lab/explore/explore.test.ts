@@ -7,6 +7,7 @@ import { ConfigError } from '../../base/errors.ts';
 import { Prng } from '../../base/prng.ts';
 import { TraceBuilder } from '../../trace/builder.ts';
 import type { Trace } from '../../trace/trace.ts';
+import type { Verdict } from '../check/types.ts';
 import { openCrashModel } from '../model/crash-model.ts';
 import { enumerateStates } from '../model/enumerate-states.ts';
 import type { CrashModel, ModelName } from '../model/types.ts';
@@ -14,6 +15,7 @@ import { explore } from './explore.ts';
 import {
   failAs,
   type FakeCheck,
+  type FakeDisk,
   FakePool,
   optionsFor,
   PASS,
@@ -35,6 +37,17 @@ function blocks(count: number, model: ModelName = 'M2'): CrashModel {
   const builder = new TraceBuilder();
   for (let i = 0; i < count; i += 1) builder.wrote({ offset: i * 512, data: i + 1 });
   return modelOf(builder.trace(), model);
+}
+
+/** Reads block 2, and depending on it block 5, which it has overwritten, or block 9. */
+function readsTwo(disk: FakeDisk): Verdict {
+  const a = disk.read(2);
+  disk.write(5);
+  return disk.read(a % 2 === 0 ? 5 : 9) % 2 === 0 ? failAs('even') : PASS;
+}
+
+function refusesFloor(disk: FakeDisk): Verdict {
+  return disk.state.rule.kind === 'floor' ? failAs('empty') : PASS;
 }
 
 async function run(
@@ -136,6 +149,38 @@ test('with acknowledgements only the last cut of an image is asked', async () =>
   assert.equal(asked.length, 0);
 });
 
+test('a pass is a pass where less is owed, and a failure is not taken over', async () => {
+  const builder = new TraceBuilder();
+  for (let i = 0; i < 6; i += 1) {
+    builder.wrote({ offset: i * 512, data: i + 1 });
+    builder.flushed();
+    builder.mark('ack', `${i}`);
+  }
+  const model = modelOf(builder.trace());
+  const contentIn = (kind: 'all' | 'floor', unit: number): number =>
+    model.contentOf(model.versionIn({ cut: 0, rule: { kind } }, unit));
+  const [blank, blankLast] = [contentIn('floor', 0), contentIn('floor', 5)];
+  const one = { usesAcks: true, seesReads: true, jobs: 1, batch: 1 };
+  // It looks at block 0 alone, which all cuts but the first have, and at what is owed.
+  const first = await run(
+    model,
+    (disk) => (disk.read(0) === blank && disk.marks >= 1 ? failAs('lost') : PASS),
+    {},
+    one,
+  );
+  assert.deepEqual(countsOf(first.found), { 'pass ': 2 * 6 + 1 });
+  const cutsRun = new Set(first.pool.ran.map(({ cut }) => cut));
+  assert.deepEqual([...cutsRun], [6, 5, 0], 'cut 5 is under way together with the last one');
+  // Block 5 is missing at most cuts, which matters from cut 3 on. The image of cut 3's floor is judged there.
+  const last = await run(
+    model,
+    (disk) => (disk.read(5) === blankLast && disk.marks >= 3 ? failAs('lost') : PASS),
+    {},
+    one,
+  );
+  assert.deepEqual(countsOf(last.found), { 'pass ': 7, 'fail lost': 6 });
+});
+
 test('each rung is climbed at a cut that is too large to list, and the coverage says how far', async () => {
   const model = blocks(16);
   const options = { readGuided: false, maxStates: 3000 };
@@ -172,20 +217,18 @@ test('a bug that takes two lost and one kept write is found by its rung', async 
 
 test('reads make a large cut exact; the same by listing finds the same', async () => {
   const model = blocks(14);
-  const check: FakeCheck = (disk) => {
-    const a = disk.read(2);
-    disk.write(5);
-    return disk.read(a % 2 === 0 ? 5 : 9) % 2 === 0 ? failAs('even') : PASS;
-  };
-  const { found } = await run(model, check, {}, { seesReads: true });
+  const { found } = await run(model, readsTwo, {}, { seesReads: true });
   const [cut] = found.coverage;
   assert.equal(cut?.reached, 'exact');
   assert.equal(cut?.how, 'read-guided');
   assert.equal(found.ended, 'covered');
   assert.ok(found.checkerRuns < 40, `${found.checkerRuns} runs`);
   assert.ok(found.sameReads > 0);
-  const blind = await run(model, check, { readGuided: false, maxStates: 5000 });
-  assert.deepEqual(Object.keys(countsOf(found)).sort(), Object.keys(countsOf(blind.found)).sort());
+  const blind = await run(model, readsTwo, { readGuided: false, maxStates: 5000 });
+  assert.deepEqual(
+    Object.keys(countsOf(found)).toSorted(),
+    Object.keys(countsOf(blind.found)).toSorted(),
+  );
 });
 
 test('a checker that answers in two ways is flaky, which is no pass and not exact', async () => {
@@ -237,12 +280,11 @@ test('a checker that does not pass the final image or the base ends it at once',
     run(model, (disk) => (disk.state.rule.kind === 'all' ? failAs('broken') : PASS)),
     (error) => error instanceof ConfigError && /final image.*broken/.test(error.message),
   );
-  const noBase: FakeCheck = (disk) => (disk.state.rule.kind === 'floor' ? failAs('empty') : PASS);
   await assert.rejects(
-    run(model, noBase, { checkBase: true }),
+    run(model, refusesFloor, { checkBase: true }),
     (error) => error instanceof ConfigError && /before the recording.*empty/.test(error.message),
   );
-  const { found } = await run(model, noBase, { checkBase: false });
+  const { found } = await run(model, refusesFloor, { checkBase: false });
   assert.equal(countsOf(found)['fail empty'], 1);
 });
 
@@ -251,8 +293,12 @@ test('acknowledged data that was never written is a finding, not a broken checke
   builder.wrote({ offset: 0, data: 1 });
   builder.mark('ack', 'a record that the guest keeps for itself');
   const model = modelOf(builder.trace());
-  const lost: FakeCheck = () => ({ ...failAs('lost'), axis: 'durability' });
-  const { found } = await run(model, lost, { checkBase: true }, { usesAcks: true });
+  const { found } = await run(
+    model,
+    () => ({ ...failAs('lost'), axis: 'durability' }),
+    { checkBase: true },
+    { usesAcks: true },
+  );
   assert.equal(countsOf(found)['fail lost'], 2);
 });
 

@@ -76,10 +76,11 @@ class Explorer {
   #turnMs = 0;
   #savedMs = 0;
   #saveTookMs = 0;
-  #ticks = 0;
   #rung: Rung = 'ends';
+  /** When it was started. */
+  #begun = { atMs: 0, states: 0, runs: 0 };
   /** At the last word of progress. */
-  #told = { atMs: 0, states: 0, runs: 0 };
+  #told = this.#begun;
 
   constructor(model: CrashModel, pool: CheckerPool, options: ExploreOptions, hooks: ExploreHooks) {
     this.#model = model;
@@ -108,40 +109,43 @@ class Explorer {
     if (progressPath !== null) loadProgress(progressPath, this.#identity, this.#judge);
     const { totals } = this.#tally;
     this.#endsMs -= totals.elapsedBeforeMs;
-    this.#told = { atMs: this.#startMs, states: totals.statesDecided, runs: totals.checkerRuns };
+    this.#begun = { atMs: this.#startMs, states: totals.statesDecided, runs: totals.checkerRuns };
+    this.#told = this.#begun;
     if (!totals.endsChecked) {
       totals.checkerRuns += await checkKnownEnds(this.#model, this.#pool, checkBase);
       totals.endsChecked = true;
     }
-    await this.#climb();
-    // Whatever was under way when the budget ended is still taken in.
-    await this.#judge.settle();
+    // Now, not after an hour, it shows whether the file can be written.
+    this.#save();
+    const ended = await this.#climb();
     this.#save();
     this.tell();
-    return this.#result();
+    return this.#result(ended);
   }
 
   tell(): void {
     const nowMs = performance.now();
     const { totals } = this.#tally;
-    const seconds = Math.max(1, nowMs - this.#told.atMs) / 1000;
+    // Of a moment too short to tell, the speed is that of the whole.
+    const isShort = nowMs - this.#told.atMs < PROGRESS_MS / 4;
+    const from = isShort ? this.#begun : this.#told;
+    const seconds = Math.max(1, nowMs - from.atMs) / 1000;
     this.#hooks.progress({
       statesDecided: totals.statesDecided,
       checkerRuns: totals.checkerRuns,
       failures: totals.failures,
-      statesPerSecond: (totals.statesDecided - this.#told.states) / seconds,
-      runsPerSecond: (totals.checkerRuns - this.#told.runs) / seconds,
+      statesPerSecond: (totals.statesDecided - from.states) / seconds,
+      runsPerSecond: (totals.checkerRuns - from.runs) / seconds,
       rung: this.#rung,
       cutsExact: this.#tally.exactCuts,
       cuts: this.#model.cuts.length - this.#from,
       elapsedMs: this.#elapsedMs,
     });
     this.#told = { atMs: nowMs, states: totals.statesDecided, runs: totals.checkerRuns };
-    if (nowMs - this.#savedMs >= Math.max(SAVE_MS, this.#saveTookMs * SAVE_SHARE)) this.#save();
   }
 
   /** Rung by rung, each from the last cut to the first: the last owes most, and its images need no second look. */
-  async #climb(): Promise<void> {
+  async #climb(): Promise<Exploration['ended']> {
     const cuts: number[] = [];
     for (let cut = this.#model.cuts.length - 1; cut >= this.#from; cut -= 1) cuts.push(cut);
     await this.#pass([FIRST], cuts, 1);
@@ -151,6 +155,10 @@ class Explorer {
     // What had to be cut short has a second chance, with more time.
     await this.#pass(LADDER, cuts, 1 / 2);
     if (this.#grain !== 'prefix') await this.#wander(cuts);
+    // Whatever was under way when the budget ended is still taken in.
+    await this.#judge.settle();
+    const isCovered = cuts.every((cut) => this.#isDone(cut, 'random'));
+    return isCovered ? 'covered' : (this.#ended() ?? 'covered');
   }
 
   /** `part`: of the time that is left. */
@@ -318,8 +326,9 @@ class Explorer {
 
   /** Gives others a turn now and then. */
   async #pace(): Promise<void> {
-    this.#ticks += 1;
-    if ((this.#ticks & 63) !== 0 || performance.now() - this.#turnMs < TURN_MS) return;
+    const nowMs = performance.now();
+    if (nowMs - this.#turnMs < TURN_MS) return;
+    if (nowMs - this.#savedMs >= Math.max(SAVE_MS, this.#saveTookMs * SAVE_SHARE)) this.#save();
     await new Promise(setImmediate);
     this.#turnMs = performance.now();
   }
@@ -337,7 +346,7 @@ class Explorer {
     this.#saveTookMs = this.#savedMs - fromMs;
   }
 
-  #result(): Exploration {
+  #result(ended: Exploration['ended']): Exploration {
     const { totals } = this.#tally;
     const idOf = (state: StateSpec): string =>
       stateId(this.#model.trace.fingerprint, this.#model.options, state);
@@ -353,7 +362,7 @@ class Explorer {
       sameReads: totals.sameReads,
       elapsedMs: this.#elapsedMs,
       peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
-      ended: this.#ended() ?? 'covered',
+      ended,
     };
   }
 }

@@ -3,7 +3,7 @@ import type { Rule, StateSpec } from '../model/types.ts';
 import { CutImages } from './cut-images.ts';
 import type { ImageHistory } from './image-history.ts';
 import { KeyTable, laneHash } from './key-table.ts';
-import { BATCHES_PER_JOB, CONFIRMATIONS } from './limits.ts';
+import { BATCHES_PER_JOB, CONFIRMATIONS, MORE_OWED } from './limits.ts';
 import { ReadTrie } from './read-trie.ts';
 import type { Tally } from './tally.ts';
 import type { Rung } from './types.ts';
@@ -64,6 +64,8 @@ export class Judge {
   readonly #answered: CutImages;
   /** How many acknowledgements are among the first so many marks. */
   readonly #acks: Int32Array;
+  /** What is owed at the cuts after: the next larger number. */
+  readonly #owedNext = new Map<number, number>();
   readonly #underWay = new Map<number, Pending>();
   #open: Item[] = [];
   #openStates = 0;
@@ -82,6 +84,12 @@ export class Judge {
     this.#acks = new Int32Array(marks.length + 1);
     for (const [i, mark] of marks.entries()) {
       this.#acks[i + 1] = (this.#acks[i] as number) + (mark.kind === 'ack' ? 1 : 0);
+    }
+    let before = -1;
+    for (const { index } of history.model.cuts) {
+      const owed = this.#owed(index);
+      if (owed !== before && before >= 0) this.#owedNext.set(before, owed);
+      before = owed;
     }
   }
 
@@ -110,7 +118,7 @@ export class Judge {
       this.tally.totals.sameImage += 1;
       return true;
     }
-    const kind = this.trie.walk(owed, this.images.contents);
+    const kind = this.#walk(owed);
     if (kind >= 0) {
       this.decided.put(a, b, c, kind, owed);
       this.#count({ cut, rule }, rung, a, b, c, kind);
@@ -125,7 +133,7 @@ export class Judge {
   ask(rule: Rule, rung: Rung, answer: Answer): void {
     const { keyA: a, keyB: b, keyC: c, cut } = this.images;
     const owed = this.#owed(cut);
-    const kind = this.trie.walk(owed, this.images.contents);
+    const kind = this.#walk(owed);
     if (kind < 0) {
       this.#enqueue({ state: { cut, rule }, rung, owed, a, b, c, waiters: [], answer });
       return;
@@ -178,6 +186,24 @@ export class Judge {
   #owed(cut: number): number {
     if (!this.#pool.usesAcks) return 0;
     return this.#acks[this.#history.model.cuts[cut]?.marks ?? 0] as number;
+  }
+
+  /**
+   * The verdict of a run that read what it would read of the state at hand, or -1. Who passed and owed more would pass
+   * here too; of who failed and owed more, nothing is known.
+   */
+  #walk(owed: number): number {
+    const { contents } = this.images;
+    let kind = this.trie.walk(owed, contents);
+    if (!this.#pool.usesAcks) return kind;
+    let more = owed;
+    for (let step = 0; kind < 0 && step < MORE_OWED; step += 1) {
+      more = this.#owedNext.get(more) ?? -1;
+      if (more < 0) return -1;
+      kind = this.trie.walk(more, contents);
+      if (kind >= 0 && !this.book.isPass(kind)) kind = -1;
+    }
+    return kind;
   }
 
   #enqueue(pending: Pending): void {
@@ -244,7 +270,7 @@ export class Judge {
       if (kindOf(again) === kindOf(verdict)) continue;
       const both = [verdict, again].map((one) => `${one.outcome} ${one.class}`.trim());
       const detail = `First: ${verdict.detail}\nThen: ${again.detail}`;
-      return { outcome: 'flaky', axis: null, class: both.sort().join(' or '), detail };
+      return { outcome: 'flaky', axis: null, class: both.toSorted().join(' or '), detail };
     }
     return verdict;
   }
@@ -295,14 +321,13 @@ function shortKey(a: number, b: number): number {
 /** What a promise gives, or null if the signal comes first. */
 async function orInterrupted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T | null> {
   if (signal.aborted) return null;
-  let stop = (): void => undefined;
+  const over = new AbortController();
   const aborted = new Promise<null>((resolve) => {
-    stop = () => resolve(null);
-    signal.addEventListener('abort', stop);
+    signal.addEventListener('abort', () => resolve(null), { signal: over.signal });
   });
   try {
     return await Promise.race([promise, aborted]);
   } finally {
-    signal.removeEventListener('abort', stop);
+    over.abort();
   }
 }

@@ -38,3 +38,6 @@ export const LEAST_SHARE_MS = 20;
 
 /** Runs that read-guided exploration of a cut may at least make before its share is looked at. */
 export const LEAST_GUIDED_RUNS = 32;
+
+/** Obligations beyond its own under which a state's reads are looked up: neighbouring cuts, each some microseconds. */
+export const MORE_OWED = 16;

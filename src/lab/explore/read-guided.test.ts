@@ -76,7 +76,7 @@ async function guide(
   const tree = treeAt(model, judge.images, cut);
   const outcome = await exploreReads(judge, tree, { ...LIMITS, ...limits });
   const kinds = judge.book.parts().map(({ verdict }) => kindOf(verdict));
-  return { outcome, kinds: kinds.sort(), runs: judge.tally.totals.statesDecided, judge };
+  return { outcome, kinds: kinds.toSorted(), runs: judge.tally.totals.statesDecided, judge };
 }
 
 for (const name of ['M1', 'M2', 'M3'] as const) {
@@ -91,7 +91,7 @@ for (const name of ['M1', 'M2', 'M3'] as const) {
         const listed = listStates(tree, model.view(cut), 4096) ?? [];
         const found = new Set(listed.map((rule) => imageOf(model, cut, rule)));
         const truth = new Set(bruteForce(model, cut).map((rule) => imageOf(model, cut, rule)));
-        assert.deepEqual([...found].sort(), [...truth].sort(), `seed ${seed}, cut ${cut}`);
+        assert.deepEqual([...found].toSorted(), [...truth].toSorted(), `seed ${seed}, cut ${cut}`);
         for (const rule of listed) assert.equal(model.whyIllegal({ cut, rule }), null);
         states += truth.size;
       }
@@ -112,7 +112,7 @@ for (const name of ['M1', 'M2', 'M3'] as const) {
         const kinds = new Set(truth.map(({ verdict }) => kindOf(verdict)));
         const found = await guide(model, check, cut);
         assert.deepEqual(found.outcome, { exact: true, note: null });
-        assert.deepEqual(found.kinds, [...kinds].sort(), `seed ${seed}, cut ${cut}`);
+        assert.deepEqual(found.kinds, [...kinds].toSorted(), `seed ${seed}, cut ${cut}`);
         const images = new Set(rules.map((rule) => imageOf(model, cut, rule)));
         assert.ok(found.runs <= images.size);
         runs += found.runs;
@@ -153,11 +153,15 @@ test('states that differ only in what is overwritten before it is read are one',
 
 test('a cut that takes more than its share is given up, and says so', async () => {
   const model = sixteen();
-  const all: FakeCheck = (disk) => {
-    for (let unit = 0; unit < 16; unit += 1) disk.read(unit);
-    return PASS;
-  };
-  const { outcome, runs } = await guide(model, all, 0, { spent: () => true });
+  const { outcome, runs } = await guide(
+    model,
+    (disk) => {
+      for (let unit = 0; unit < 16; unit += 1) disk.read(unit);
+      return PASS;
+    },
+    0,
+    { spent: () => true },
+  );
   assert.equal(outcome.exact, false);
   assert.match(outcome.note ?? '', /share of the budget/);
   assert.ok(runs < 100, `${runs} runs`);

@@ -32,16 +32,15 @@ export async function exploreReads(
   const { cut } = images;
   const frontier: (Decision | null)[] = [null];
   let [asked, answered, note] = [0, 0, null as string | null];
-  const giveUp = (why: string): GuidedOutcome => ({ exact: false, note: why });
 
   while (frontier.length > 0 || answered < asked) {
-    if (limits.stopped()) return giveUp('read-guided: the exploration ended before it was done');
-    if (note !== null) return giveUp(note);
+    if (limits.stopped()) return gaveUp('read-guided: the exploration ended before it was done');
+    if (note !== null) return gaveUp(note);
     if (frontier.length > MAX_FRONTIER) {
-      return giveUp(`read-guided: given up with ${frontier.length} decisions waiting`);
+      return gaveUp(`read-guided: given up with ${frontier.length} decisions waiting`);
     }
     if (asked > LEAST_GUIDED_RUNS && limits.spent()) {
-      return giveUp(`read-guided: its share of the budget was used up after ${answered} states`);
+      return gaveUp(`read-guided: its share of the budget was used up after ${answered} states`);
     }
     if (frontier.length === 0 || judge.full) {
       if (frontier.length === 0) judge.flush();
@@ -64,5 +63,9 @@ export async function exploreReads(
       else tree.split(chain, reads, (other) => frontier.push(other));
     });
   }
-  return note === null ? { exact: true, note: null } : giveUp(note);
+  return note === null ? { exact: true, note: null } : gaveUp(note);
+}
+
+function gaveUp(note: string): GuidedOutcome {
+  return { exact: false, note };
 }
