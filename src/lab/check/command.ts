@@ -25,6 +25,8 @@ export interface CommandOptions {
   readonly timeNs: Float64Array;
   /** A folder of the checker's own; its files there are not the run's. */
   readonly folder: string;
+  /** See Program. */
+  readonly running?: (group: number) => void;
 }
 
 /** A checker that is a program of the operator's. Throws a UsageError for a command line that makes no sense. */
@@ -66,6 +68,7 @@ class CommandChecker implements Checker {
       environment: this.#environment,
       output: this.#output,
       limitMs: this.#options.timeoutMs,
+      ...(this.#options.running === undefined ? {} : { running: this.#options.running }),
     });
     return verdictOf(ended, this.#takeOutput(), this.#template.shell);
   }

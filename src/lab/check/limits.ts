@@ -22,3 +22,24 @@ export const CLASS_CHARACTERS = 120;
 export const DETAIL_LINES = 8;
 /** See DETAIL_LINES: what fits into a report's box. */
 export const DETAIL_CHARACTERS = 1000;
+
+/** Memory of a worker's reactor for requests of FUSE, in pages: a few checkers' reads and writes in flight at once. */
+export const REACTOR_PAGES = 64;
+
+/** How many states a checker of ours is given at once: few messages, and still an answer every few milliseconds. */
+export const MODULE_BATCH = 256;
+
+/** How long the kernel may take to tell that an ended process has closed its files, before we look who holds them. */
+export const CLOSE_WAIT_MS = 50;
+
+/** How long a file system that is being unmounted may take to let go of the disk below it. */
+export const LET_GO_MS = 5000;
+
+/** How long a helper program (umount, losetup) may take. */
+export const HELPER_LIMIT_MS = 10_000;
+
+/** What the pool adds to a checker's own time limit before it ends the worker: the checker has no limit inside ours. */
+export const WATCHDOG_GRACE_MS = 10_000;
+
+/** How often a worker may be started anew without a single run in between: then it cannot work at all. */
+export const FRUITLESS_STARTS = 3;

@@ -25,6 +25,8 @@ export interface Program {
   /** Where stdout and stderr go. */
   readonly output: number;
   readonly limitMs: number;
+  /** Told the number of the process group while it runs, and 0 when it is gone. */
+  readonly running?: (group: number) => void;
 }
 
 /**
@@ -57,6 +59,7 @@ class Running {
     this.#program = program;
     this.#pid = pid;
     this.#done = done;
+    program.running?.(pid);
     this.#limit = reactor.after(program.limitMs, () => this.#kill({ how: 'limit' }));
     this.#tick = reactor.after(FLOOD_CHECK_MS, () => this.#measure());
     this.#awaitExit();
@@ -110,6 +113,7 @@ class Running {
     this.#over = true;
     this.#limit.cancel();
     this.#tick.cancel();
+    this.#program.running?.(0);
     this.#done(ended);
   }
 }

@@ -16,6 +16,10 @@ export class BaseImage {
     this.#name = name;
   }
 
+  get isZeroes(): boolean {
+    return this.#fd < 0;
+  }
+
   /** Fills `length` bytes of `target` from `at` on. */
   read(offset: number, target: Uint8Array, at: number, length: number): void {
     if (this.#fd < 0) {

@@ -35,6 +35,11 @@ export class StateDevice implements BlockDevice {
     return this.#overflowed && this.#run === this.#shown.runs;
   }
 
+  /** Whether a range is zeroes in every state: the trace never wrote it. What the checker wrote does not count. */
+  isBlank(offset: number, length: number): boolean {
+    return this.#image.isBlank(offset, length);
+  }
+
   submit(io: Io): void {
     if (this.#run !== this.#shown.runs) this.#begin();
     io.complete(this.#closed ? 'ESHUTDOWN' : this.#perform(io));

@@ -1,4 +1,6 @@
 import { OP } from '../../block/io.ts';
+import { builtModel } from '../model/built-model.ts';
+import type { Contents } from '../model/contents.ts';
 import type { CrashModel } from '../model/types.ts';
 import type { BaseImage } from './base-image.ts';
 import { copyBytes } from './copy.ts';
@@ -20,6 +22,7 @@ const NONE = -0x8000_0000;
 export class StateImage {
   readonly #shown: ShownState;
   readonly #model: CrashModel;
+  readonly #contents: Contents;
   readonly #base: BaseImage;
   readonly #sizeBytes: number;
   /** The disk's units, from #firstUnit on: where each begins and ends. */
@@ -48,6 +51,7 @@ export class StateImage {
   ) {
     this.#shown = shown;
     this.#model = shown.model;
+    this.#contents = builtModel(shown.model).contents;
     this.#base = base;
     this.#sizeBytes = sizeBytes;
     const [first, end] = units;
@@ -90,6 +94,13 @@ export class StateImage {
       copyBytes(this.#slabOf(slot), inside, target, at + from - offset, to - from);
       from = to;
     }
+  }
+
+  /** Whether a range is zeroes in every state. */
+  isBlank(offset: number, length: number): boolean {
+    if (!this.#base.isZeroes) return false;
+    const next = this.#unitAfter(offset, 0, this.#starts.length);
+    return next === this.#starts.length || (this.#starts[next] as number) >= offset + length;
   }
 
   close(): void {
@@ -146,7 +157,8 @@ export class StateImage {
 
   /** Where a version's bytes lie in one piece with others': -1 in the base, else in a request's data; null: nowhere. */
   #sourceOf(version: number): number | null {
-    const request = this.#model.requestOf(version);
+    if (this.#contents.isGarbage(version)) return null;
+    const request = this.#contents.requestOf(version);
     if (request < 0) return -1;
     return this.#model.trace.requests.op[request] === OP.WRITE ? request : null;
   }
