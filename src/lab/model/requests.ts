@@ -37,28 +37,36 @@ export function hasFlag(trace: Trace, request: number, flag: number): boolean {
 }
 
 /**
- * When a request begins to work. A barrier waits until what was issued before it on its disk is done [Io, FLAG.BARRIER];
- * that of all others is the event of their issue. Of a barrier that did not succeed nothing is assumed.
+ * When a request begins to work: at its issue. A barrier waits until what was issued before it on its disk is done
+ * [Io, FLAG.BARRIER]. Of a barrier that did not succeed nothing is assumed, and what was issued after it and is done
+ * shows that it was not waiting any more.
  */
 export function startsOf(trace: Trace, into: Int32Array): void {
-  const { count, issued, done, disk } = trace.requests;
+  const { count, issued, done } = trace.requests;
   into.set(issued.subarray(0, count));
   let inFlight: number[] = [];
   for (let request = 0; request < count; request += 1) {
     const now = issued[request] as number;
+    if (inFlight.length > 1024) inFlight = inFlight.filter((one) => (done[one] as number) > now);
     if (hasFlag(trace, request, FLAG.BARRIER) && succeeded(trace, request)) {
-      inFlight = inFlight.filter((other) => (done[other] as number) > now);
-      let start = now;
-      for (const other of inFlight) {
-        const end = done[other] as number;
-        if (disk[other] === disk[request] && end < (done[request] as number)) {
-          start = Math.max(start, end + 1);
-        }
-      }
-      into[request] = start;
+      inFlight = inFlight.filter((one) => (done[one] as number) > now);
+      into[request] = startOfBarrier(trace, request, inFlight);
     }
     if (writesUnits(trace, request)) inFlight.push(request);
-    if (inFlight.length > 4096)
-      inFlight = inFlight.filter((other) => (done[other] as number) > now);
   }
+}
+
+function startOfBarrier(trace: Trace, barrier: number, inFlight: readonly number[]): number {
+  const { count, issued, done, disk } = trace.requests;
+  const end = done[barrier] as number;
+  let start = issued[barrier] as number;
+  for (const before of inFlight) {
+    const isWaitedFor = disk[before] === disk[barrier] && (done[before] as number) < end;
+    if (isWaitedFor) start = Math.max(start, done[before] as number);
+  }
+  for (let after = barrier + 1; after < count && (issued[after] as number) < end; after += 1) {
+    if (disk[after] !== disk[barrier] || !writesUnits(trace, after)) continue;
+    start = Math.min(start, (done[after] as number) - 1);
+  }
+  return start;
 }

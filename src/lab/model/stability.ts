@@ -71,7 +71,10 @@ export class Stability {
     this.#unitFrom = found.unitFrom;
     this.#unitTo = found.unitTo;
     this.#startedAt = sharedInts(trace.requests.count);
-    startsOf(trace, this.#startedAt);
+    // Under M0 the order of issue is kept anyway: what is there implies all before it.
+    if (options.model === 'M0')
+      this.#startedAt.set(trace.requests.issued.subarray(0, trace.requests.count));
+    else startsOf(trace, this.#startedAt);
     this.#stableFrom = sharedInts(trace.requests.count, FOREVER);
     this.#low = found.versions.firstOf.slice(0, -1);
     this.#prefix = new Int32Array(trace.disks.length);
@@ -97,7 +100,7 @@ export class Stability {
     for (const prune of prunes) {
       for (; next < completed.length; next += 1) {
         const request = completed[next] as number;
-        if ((done[request] as number) >= prune.event) break;
+        if ((done[request] as number) > prune.event) break;
         this.#waitingOf(request).requests.push(request);
       }
       this.#prune(prune);
@@ -117,12 +120,12 @@ export class Stability {
       const start = this.#startedAt[request] as number;
       const isGood = succeeded(trace, request);
       if (op[request] === OP.FLUSH && isGood) {
-        prunes.push({ event, request, kind: 'flush', covers: start });
+        prunes.push({ event, request, kind: 'flush', covers: start + 1 });
       }
       if (!writesUnits(trace, request)) continue;
       const isBarrier = isGood && hasFlag(trace, request, FLAG.BARRIER);
       if (isBarrier) {
-        prunes.push({ event: start, request, kind: 'flush', covers: start });
+        prunes.push({ event: start, request, kind: 'flush', covers: start + 1 });
         prunes.push({ event, request, kind: 'flush', covers: event });
       }
       const isFua = hasFlag(trace, request, FLAG.FUA) && canBeStable(trace, request);
@@ -265,7 +268,7 @@ export class Stability {
     for (let other = this.#low[unit] as number; other < end; other += 1) {
       const request = writer[other] as number;
       if (request < 0 || other === version || !leavesAnything(this.#trace, request)) continue;
-      const isIssued = (this.#startedAt[request] as number) < this.#event;
+      const isIssued = (this.#startedAt[request] as number) <= this.#event;
       if (isIssued && !this.#isBefore(other, version)) return true;
     }
     return false;

@@ -22,7 +22,7 @@ export interface RequestTables {
   /** The units that it wrote: from `unitFrom` to below `unitTo`. None for one that changes nothing. */
   readonly unitFrom: Int32Array;
   readonly unitTo: Int32Array;
-  /** The event from which its data may be on the disk: its issue, or later for a barrier, which waits for others. */
+  /** The event after which its data may be on the disk: its issue, or later for a barrier, which waits for others. */
   readonly startedAt: Int32Array;
   /** The first cut at which it is a candidate. */
   readonly bornAt: Int32Array;
