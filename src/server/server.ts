@@ -39,9 +39,9 @@ export interface Server {
   failFlush(exportName: string, fault: FlushFault): Promise<void>;
   /**
    * Records that something happened now, seen from outside the disks: an acknowledgement that somebody relies upon, or a
-   * note. Rejects with a ConfigError when nothing is recorded.
+   * note. `agoMs`: how long ago it was. Rejects with a ConfigError when nothing is recorded.
    */
-  mark(kind: Mark['kind'], text: string): Promise<void>;
+  mark(kind: Mark['kind'], text: string, agoMs?: number): Promise<void>;
   /** Answers what was asked, makes everything stable, closes. Calling it again waits for the same end. */
   stop(): Promise<void>;
   /**
@@ -161,8 +161,9 @@ class ServerHandle {
       failFlush: async (exportName, fault) => {
         await this.#ask({ type: 'fail-flush', exportName, fault });
       },
-      mark: async (kind, text) => {
-        await this.#ask({ type: 'mark', kind, text, timeNs: monotonicNow() });
+      mark: async (kind, text, agoMs = 0) => {
+        const timeNs = Math.max(0, monotonicNow() - Math.round(agoMs * 1e6));
+        await this.#ask({ type: 'mark', kind, text, timeNs });
       },
       stop: () => (this.#stop ??= this.#stopNow()),
       stopped: this.#exited,

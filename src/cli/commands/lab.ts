@@ -3,6 +3,7 @@ import type { OptionValues } from '../parse.ts';
 import { runLabCut } from './lab-cut.ts';
 import { runLabExplore } from './lab-explore.ts';
 import { runLabFailFlush } from './lab-fail-flush.ts';
+import { runLabMark } from './lab-mark.ts';
 import { runLabMount } from './lab-mount.ts';
 import { runLabRecord } from './lab-record.ts';
 import { runLabShow } from './lab-show.ts';
@@ -23,6 +24,8 @@ export async function runLab(
       return runLabShow(operands, options, output);
     case 'lab mount':
       return runLabMount(operands, options, output);
+    case 'lab mark':
+      return runLabMark(operands, options, output);
     case 'lab cut':
       return runLabCut(operands, options, output);
     case 'lab fail-flush':

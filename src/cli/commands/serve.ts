@@ -40,6 +40,7 @@ export async function serveSettings(
   const listen = settle(chooseListen(options, activated, tls.mode), disks, warnings);
   const pidFile = textOption(options, 'pidFile');
   const control = textOption(options, 'control');
+  const record = textOption(options, 'record');
   if (control === undefined && textOption(options, 'onSyncError') === 'stop') {
     throw new UsageError(
       '--on-sync-error stop needs --control PATH: without it nobody could resume',
@@ -59,6 +60,7 @@ export async function serveSettings(
     ...(command === undefined ? {} : { command }),
     ...(pidFile === undefined ? {} : { pidFile }),
     ...(control === undefined ? {} : { control }),
+    ...(record === undefined ? {} : { record: { path: record } }),
   };
 }
 

@@ -9,6 +9,7 @@ import {
   type FlushFault,
 } from '../../layers/volatile-cache/requests.ts';
 import type { DiskCounters } from '../../server/config.ts';
+import type { Mark } from '../../trace/trace.ts';
 import { UnavailableError } from '../exit-codes.ts';
 
 // The operator's way to a running server: a Unix socket for its owner alone, one line of JSON asked, one answered.
@@ -16,6 +17,13 @@ import { UnavailableError } from '../exit-codes.ts';
 export type ControlRequest =
   | { readonly op: 'counters' }
   | { readonly op: 'resume'; readonly export: string }
+  /** `agoMs`: how long before the request it was. */
+  | {
+      readonly op: 'mark';
+      readonly kind: Mark['kind'];
+      readonly text: string;
+      readonly agoMs: number;
+    }
   | ({ readonly op: 'cut'; readonly export: string } & CutRequest)
   | ({ readonly op: 'fail-flush'; readonly export: string } & FlushFault);
 
@@ -28,6 +36,7 @@ export type ControlAnswer =
 export interface Controlled {
   counters(): Promise<readonly DiskCounters[]>;
   resume(exportName: string): Promise<void>;
+  mark(kind: Mark['kind'], text: string, agoMs: number): Promise<void>;
   cutPower(exportName: string, request: CutRequest): Promise<CutReport>;
   failFlush(exportName: string, fault: FlushFault): Promise<void>;
 }
@@ -37,6 +46,9 @@ const MAX_REQUEST_BYTES = 32_768;
 
 /** An operator waits for a moment, not for ever. */
 const ANSWER_TIMEOUT_MS = 10_000;
+
+/** A mark is made by a program that has just been started. */
+const MOST_AGO_MS = 60_000;
 
 /** A power cut answers when what survives is on the disk: gigabytes at worst. */
 const CUT_TIMEOUT_MS = 300_000;
@@ -90,6 +102,7 @@ export async function answerTo(line: string, server: Controlled): Promise<Contro
   try {
     const request = JSON.parse(line) as Asked | null;
     if (request?.op === 'counters') return { ok: true, disks: await server.counters() };
+    if (request?.op === 'mark') return await answerToMark(request, server);
     if (typeof request?.export === 'string') return await answerOf(request, request.export, server);
     return NOT_UNDERSTOOD;
   } catch (error) {
@@ -98,9 +111,21 @@ export async function answerTo(line: string, server: Controlled): Promise<Contro
 }
 
 /** A request as it comes: nothing of it can be relied upon. */
-type Asked = Partial<Record<'op' | 'export' | keyof CutRequest | keyof FlushFault, unknown>>;
+type Asked = Partial<
+  Record<'op' | 'export' | 'kind' | 'text' | 'agoMs' | keyof CutRequest | keyof FlushFault, unknown>
+>;
 
 const NOT_UNDERSTOOD: ControlAnswer = { ok: false, error: 'the request is not understood' };
+
+async function answerToMark(request: Asked, server: Controlled): Promise<ControlAnswer> {
+  const { kind, text, agoMs } = request;
+  const isPast = typeof agoMs === 'number' && agoMs >= 0 && agoMs <= MOST_AGO_MS;
+  if ((kind !== 'ack' && kind !== 'note') || typeof text !== 'string' || !isPast) {
+    return NOT_UNDERSTOOD;
+  }
+  await server.mark(kind, text, agoMs);
+  return { ok: true, disks: await server.counters() };
+}
 
 /** To what is asked of one disk. */
 async function answerOf(

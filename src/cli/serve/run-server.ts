@@ -7,6 +7,7 @@ import type {
   FuseListen,
   IscsiListen,
   ListenConfig,
+  RecordConfig,
   ServerConfig,
   VhostUserBlkListen,
 } from '../../server/config.ts';
@@ -42,6 +43,7 @@ export interface ServeSettings {
   readonly command?: string;
   readonly pidFile?: string;
   readonly control?: string;
+  readonly record?: RecordConfig;
   readonly exitWithParent: boolean;
   readonly quiet: boolean;
   readonly json: boolean;
@@ -93,6 +95,7 @@ export async function runServer(settings: ServeSettings, output: Output): Promis
         stderr: process.stderr,
         ready: () => {
           output.info(server.reactor);
+          if (settings.record !== undefined) output.info(`recording: ${settings.record.path}`);
           report(settings, served, addresses, output);
         },
       },
@@ -115,7 +118,7 @@ function serverConfig(settings: ServeSettings, undo: (() => void)[]): ServerConf
     if (where.protocol === 'nbd') claimListener(where.address.fd);
     else claimConnected(where.address.fd);
   }
-  const { disks, tls, maxConnections, reactor } = settings;
+  const { disks, tls, maxConnections, reactor, record } = settings;
   return {
     disks,
     listen,
@@ -123,6 +126,7 @@ function serverConfig(settings: ServeSettings, undo: (() => void)[]): ServerConf
     maxConnections,
     reactor,
     ...(tls.settings === undefined ? {} : { tls: tls.settings }),
+    ...(record === undefined ? {} : { record }),
   };
 }
 

@@ -84,6 +84,10 @@ test('the control socket answers nonsense with an error', async () => {
   const server = {
     counters: () => Promise.resolve([]),
     resume: () => Promise.resolve(),
+    mark: (...mark: unknown[]) => {
+      asked.push(mark);
+      return Promise.resolve();
+    },
     cutPower: (name: string, request: object) => {
       asked.push([name, request]);
       return Promise.reject(new Error('no such luck'));
@@ -108,7 +112,18 @@ test('the control socket answers nonsense with an error', async () => {
   for (const rest of ['"when":"once"', '"when":"often","data":"keep"', '"data":"drop"']) {
     assert.equal((await answerTo(`{"op":"fail-flush","export":"",${rest}}`, server)).ok, false);
   }
+  for (const rest of [
+    '"kind":"ack","text":"x"',
+    '"kind":"other","text":"x","agoMs":0',
+    '"kind":"ack","text":5,"agoMs":0',
+    '"kind":"ack","text":"x","agoMs":-1',
+    '"kind":"ack","text":"x","agoMs":1e9',
+  ]) {
+    assert.equal((await answerTo(`{"op":"mark",${rest}}`, server)).ok, false, rest);
+  }
   assert.deepEqual(asked, []);
+  await answerTo('{"op":"mark","kind":"ack","text":"x","agoMs":5}', server);
+  assert.deepEqual(asked.splice(0), [['ack', 'x', 5]]);
   const cut = { seed: 1, model: 'M2', offForMs: 5 };
   const cutLine = JSON.stringify({ op: 'cut', export: 'a', ...cut });
   assert.deepEqual(await answerTo(cutLine, server), { ok: false, error: 'no such luck' });

@@ -192,6 +192,15 @@ const PROCESS_OPTIONS: readonly OptionSpec[] = [
   PID_FILE_OPTION,
   CONTROL_OPTION,
   {
+    long: '--record',
+    placeholder: 'TRACE',
+    description:
+      'Record all writes, flushes and the like in this new file, which the lab explores. What the ' +
+      'disks held before is kept beside it, in TRACE.base: a clone where the file system ' +
+      'can, else a sparse copy.',
+    value: 'file',
+  },
+  {
     long: '--exit-with-parent',
     description: 'Stop, as after SIGTERM, when the process that started this one ends.',
   },
