@@ -1,4 +1,6 @@
 import { ConfigError, UsageError } from '../../base/errors.ts';
+import { IscsiQuestions } from '../../protocols/iscsi/initiator/connect.ts';
+import { formatIscsiUri, isIscsiUri, parseIscsiUri } from '../../protocols/iscsi/uri.ts';
 import { connectNbd, listNbdExports } from '../../protocols/nbd/client.ts';
 import { isNbdUri } from '../../protocols/nbd/uri.ts';
 import { connectVhostUserBlk } from '../../protocols/vhost-user/blk-client.ts';
@@ -9,12 +11,13 @@ import { EXIT, UnavailableError } from '../exit-codes.ts';
 import { describeDevice } from '../info/device-text.ts';
 import { describeExport, describeList } from '../info/export-text.ts';
 import { describeFile } from '../info/file-text.ts';
+import { askUnit, describeUnit } from '../info/unit-text.ts';
 import type { Output } from '../output.ts';
 import type { OptionValues } from '../parse.ts';
 import { switchOption } from '../serve/options.ts';
 import { isVhostUserBlk, parseVhostUserBlk } from '../serve/vhost-user.ts';
 
-/** `holdfast info URI|vhost-user-blk:PATH|FILE`. */
+/** `holdfast info URI|vhost-user-blk:PATH|FILE`; the URI is NBD's or iSCSI's. */
 export async function runInfo(
   operands: readonly string[],
   options: OptionValues,
@@ -31,6 +34,7 @@ export async function runInfo(
 async function describe(target: string, list: boolean): Promise<InfoAnswer> {
   if (isNbdUri(target)) return askServer(target, list);
   if (list) throw new UsageError(`--list needs an NBD URI, and '${target}' is none`);
+  if (isIscsiUri(target)) return askLogicalUnit(target);
   return isVhostUserBlk(target) ? askDevice(target) : describeFile(target);
 }
 
@@ -46,6 +50,27 @@ async function askServer(uri: string, list: boolean): Promise<InfoAnswer> {
   try {
     if (list) return describeList(uri, await listNbdExports(reactor, uri));
     return await askExport(reactor, uri);
+  } catch (error) {
+    throw error instanceof ConfigError && isSilence(error.cause) ? asUnavailable(error) : error;
+  } finally {
+    await reactor.close();
+  }
+}
+
+/** As an initiator, with a session of its own. */
+async function askLogicalUnit(target: string): Promise<InfoAnswer> {
+  const uri = parseIscsiUri(target);
+  if (uri.user !== null || uri.parameters.size > 0) {
+    throw new UsageError(`'${formatIscsiUri(uri)}': a URI is asked without a user and without '?'`);
+  }
+  const { reactor } = await openReactor('portable');
+  try {
+    const questions = await IscsiQuestions.open(reactor, uri);
+    try {
+      return describeUnit(formatIscsiUri(uri), await askUnit(formatIscsiUri(uri), questions));
+    } finally {
+      await questions.close();
+    }
   } catch (error) {
     throw error instanceof ConfigError && isSilence(error.cause) ? asUnavailable(error) : error;
   } finally {

@@ -64,15 +64,15 @@ export const INFO: CommandSpec = {
   name: 'info',
   summary: 'say what a server offers, or what an image is',
   details: [
-    'A URI (nbd://, nbds://, nbd+unix://, nbds+unix://) is asked as a client would ask, ' +
-      'and vhost-user-blk:PATH as a virtual machine would, which is possible while no other ' +
+    'A URI (nbd://, nbds://, nbd+unix://, nbds+unix://, iscsi://) is asked as a client would ' +
+      'ask, and vhost-user-blk:PATH as a virtual machine would, which is possible while no other ' +
       'is connected; nothing is read from the disk or written to it. Anything else is taken ' +
       'for a file or a block device here.',
   ],
   arguments: [
     {
       name: 'DISK',
-      description: 'An NBD URI, vhost-user-blk:PATH, an image or a block device.',
+      description: 'An NBD or iSCSI URI, vhost-user-blk:PATH, an image or a block device.',
       required: true,
       value: 'file',
     },
@@ -87,6 +87,10 @@ export const INFO: CommandSpec = {
   ],
   examples: [
     { text: 'Ask a server', command: 'holdfast info nbd://127.0.0.1:10809/' },
+    {
+      text: 'Ask a logical unit',
+      command: 'holdfast info iscsi://192.0.2.1/iqn.2026-11.org.example:disk/0',
+    },
     { text: 'Ask a device', command: 'holdfast info vhost-user-blk:/tmp/vm.sock' },
     { text: 'Look at an image', command: 'holdfast info disk.img' },
   ],
