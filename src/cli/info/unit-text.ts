@@ -99,7 +99,8 @@ function sizeOf(
 
 /** [SPC-4 7.8.6] The NAA designator of the logical unit, in hexadecimal. */
 function naaOf(page: Uint8Array | null): string | null {
-  for (let at = 4; page !== null && at + 4 <= page.length; at += 4 + (page[at + 3] as number)) {
+  if (page === null) return null;
+  for (let at = 4; at + 4 <= page.length; at += 4 + (page[at + 3] as number)) {
     if (((page[at + 1] as number) & 0x3f) !== 3) continue;
     const value = page.subarray(at + 4, at + 4 + (page[at + 3] as number));
     return Buffer.from(value).toString('hex');
