@@ -135,7 +135,11 @@ class ServerHandle {
         for (const waiting of this.#waiting.values()) waiting.reject(died);
         reject(died);
       });
-      worker.on('exit', () => resolve());
+      worker.on('exit', () => {
+        // Whoever asked while it stopped.
+        for (const waiting of this.#waiting.values()) waiting.reject(hasStopped());
+        resolve();
+      });
     });
     // Whoever wants to know asks `stopped`.
     this.#exited.catch(() => {});
@@ -177,6 +181,7 @@ class ServerHandle {
 
   #ask(question: Question): Promise<Answer> {
     if (this.#died !== null) return Promise.reject(this.#died);
+    if (this.#final !== null) return Promise.reject(hasStopped());
     const id = this.#nextId;
     this.#nextId += 1;
     return new Promise((resolve, reject) => {
@@ -191,6 +196,10 @@ class ServerHandle {
     if (message.type === 'answer') waiting?.resolve(message);
     else waiting?.reject(errorOf(message.error));
   }
+}
+
+function hasStopped(): Error {
+  return new ConfigError('the server has stopped', 'start it again');
 }
 
 function errorOf({ name, message, hint, code }: ErrorMessage): Error {

@@ -32,7 +32,7 @@ export function openVolatileCache(
 ): VolatileCache | undefined {
   const cacheBytes = config.volatileCacheBytes;
   if (cacheBytes === undefined) return undefined;
-  checkSizes(config, cacheBytes, store.info.sizeBytes);
+  checkSize(config, cacheBytes);
   const state = file?.state ?? null;
   const cache = new VolatileCache(store, {
     cacheBytes,
@@ -56,13 +56,7 @@ export function openVolatileCache(
   return cache;
 }
 
-function checkSizes({ disk }: DiskConfig, cacheBytes: number, sizeBytes: number): void {
-  if (sizeBytes % UNIT_BYTES !== 0) {
-    throw new ConfigError(
-      `${disk}: its size of ${sizeBytes} bytes is no multiple of ${UNIT_BYTES}, which a volatile cache needs`,
-      'make it larger with truncate(1)',
-    );
-  }
+function checkSize({ disk }: DiskConfig, cacheBytes: number): void {
   const whole = cacheBytes % UNIT_BYTES === 0;
   if (whole && cacheBytes >= LEAST_CACHE_BYTES && cacheBytes <= MOST_CACHE_BYTES) return;
   throw new ConfigError(

@@ -24,7 +24,8 @@ export async function surviveCut(
   const choices = decide(state, model, seed);
   const content = new Contents(versions, chains, choices, seed);
   const survivedBytes = await writeAll(child, content);
-  await flush(child);
+  // As stable as on a drive that has them on its medium. A child that is poisoned need not be asked for nothing.
+  if (survivedBytes > 0) await flush(child);
   return {
     seed,
     model,
@@ -45,14 +46,14 @@ function sortedUnits(versions: Versions): number[] {
     write = versions.nextWrite[write] as number;
   }
   const { unit } = versions;
-  return found.sort((a, b) => (unit[a] as number) - (unit[b] as number));
+  return found.toSorted((a, b) => (unit[a] as number) - (unit[b] as number));
 }
 
 /** The versions of a unit, oldest first. */
 function chainOf(versions: Versions, newest: number): number[] {
   const chain: number[] = [];
   for (let at = newest; at !== NONE; at = versions.older[at] as number) chain.push(at);
-  return chain.reverse();
+  return chain.toReversed();
 }
 
 function cutState(versions: Versions, chains: readonly (readonly number[])[]): CutState {

@@ -149,7 +149,7 @@ export class IscsiFace implements Face {
   }
 
   cut(disk: Disk): void {
-    for (const session of [...this.#sessions]) {
+    for (const session of this.#sessions) {
       const units = session.target?.scsi.units.values() ?? [];
       if (![...units].some((unit) => unit.disk === disk)) continue;
       session.connection.drop("the disk's power was cut");

@@ -65,7 +65,7 @@ export class NbdFace implements Face {
   cut(disk: Disk): void {
     for (const served of this.#exports.values()) {
       if (served.disk !== disk) continue;
-      for (const connection of [...served.connections]) connection.cut();
+      for (const connection of served.connections) connection.cut();
     }
   }
 
