@@ -7,12 +7,17 @@ export const QEMU_ISCSI = '/usr/lib/x86_64-linux-gnu/qemu/block-iscsi.so';
 /** The Debian package of every program the tests may need. scripts/test.ts installs from this list. */
 export const PACKAGE_OF: Readonly<Record<string, string>> = {
   blkdiscard: 'util-linux',
+  btrfs: 'btrfs-progs',
   busybox: 'busybox-static',
   certtool: 'gnutls-bin',
   psktool: 'gnutls-bin',
   chattr: 'e2fsprogs',
   debootstrap: 'debootstrap',
+  debugfs: 'e2fsprogs',
+  e2fsck: 'e2fsprogs',
   fio: 'fio',
+  'fsck.fat': 'dosfstools',
+  git: 'git',
   'iscsi-inq': 'libiscsi-bin',
   'iscsi-ls': 'libiscsi-bin',
   'iscsi-perf': 'libiscsi-bin',
@@ -24,8 +29,15 @@ export const PACKAGE_OF: Readonly<Record<string, string>> = {
   man: 'man-db',
   mcopy: 'mtools',
   dmsetup: 'dmsetup',
+  mdb_dump: 'lmdb-utils',
+  mdb_load: 'lmdb-utils',
+  'mkfs.btrfs': 'btrfs-progs',
+  'mkfs.ext2': 'e2fsprogs',
+  'mkfs.ext3': 'e2fsprogs',
   'mkfs.ext4': 'e2fsprogs',
+  'mkfs.vfat': 'dosfstools',
   'mkfs.xfs': 'xfsprogs',
+  mount: 'mount',
   'nbd-client': 'nbd-client',
   nbdcopy: 'libnbd-bin',
   'nbd-server': 'nbd-server',
@@ -51,6 +63,9 @@ export const PACKAGE_OF: Readonly<Record<string, string>> = {
   'systemd-socket-activate': 'systemd',
   tgtadm: 'tgt',
   tgtd: 'tgt',
+  umount: 'mount',
+  unshare: 'util-linux',
+  xfs_repair: 'xfsprogs',
 };
 
 const FOLDERS = [...(process.env['PATH'] ?? '').split(':'), '/usr/sbin', '/sbin', '/usr/bin'];
