@@ -11,6 +11,7 @@ export interface Places {
 
 export interface CommandTemplate {
   readonly usesAcks: boolean;
+  readonly usesScratch: boolean;
   /** The program and its arguments: a shell's, where the line needs one. */
   argv(places: Places): readonly string[];
   /** Whether a shell stands between us and the program. */
@@ -39,6 +40,7 @@ export function parseCommand(line: string, diskCount: number): CommandTemplate {
   const shell = SHELL_NEEDED.test(line.replaceAll(PLACEHOLDER, '')) || SHELL_WORDS.test(`${line} `);
   return {
     usesAcks: names.includes('acks'),
+    usesScratch: names.includes('scratch'),
     shell,
     argv: (places) => {
       const place = (_whole: string, name: string): string => placeOf(name, places);

@@ -63,7 +63,7 @@ class CommandChecker implements Checker {
       argv: this.#template.argv({
         disks: subject.files,
         acks: this.#acksPath,
-        scratch: subject.scratch,
+        scratch: this.#template.usesScratch ? subject.scratch : '',
       }),
       environment: this.#environment,
       output: this.#output,

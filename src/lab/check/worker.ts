@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
 import { assert } from '../../base/assert.ts';
 import { ConfigError, messageOf } from '../../base/errors.ts';
+import type { BlockDevice } from '../../block/device.ts';
 import { openReactor } from '../../reactor/open.ts';
 import type { Reactor } from '../../reactor/reactor.ts';
 import { openSharedTrace } from '../../trace/reader.ts';
@@ -21,7 +22,7 @@ import {
   type ToWorker,
   type WorkerStart,
 } from './pool-messages.ts';
-import type { Checker, Run, Verdict } from './types.ts';
+import type { Checker, Run, Subject, Verdict } from './types.ts';
 
 // A worker thread of the pool: a model over shared arrays, disks that show its states, and a checker.
 
@@ -121,14 +122,15 @@ class Worker {
     const began = this.#reactor.nowMs();
     shown.show(state);
     await this.#files?.begin();
+    const subject = new RunSubject(
+      this.#files?.paths ?? [],
+      devices,
+      this.#acksAt(state.cut),
+      this.#scratch,
+    );
     let verdict: Verdict;
     try {
-      verdict = await this.#checker.check({
-        files: this.#files?.paths ?? [],
-        devices,
-        acks: this.#acksAt(state.cut),
-        scratch: this.#scratch,
-      });
+      verdict = await this.#checker.check(subject);
     } catch (error) {
       // A checker of ours that rejects has a mistake; it must not pass for the disk's.
       verdict = doubt('the checker itself failed', messageOf(error));
@@ -139,10 +141,14 @@ class Worker {
       verdict = doubt('writes more than a state may hold', verdict.detail);
     }
     await this.#files?.end();
-    if (!(await emptyScratch(this.#reactor, this.#scratch, this.#output))) {
+    if (subject.usedScratch && !(await this.#emptyScratch())) {
       verdict = doubt('leaves a file system mounted in its scratch folder', this.#scratch);
     }
     return { verdict, reads, durationMs };
+  }
+
+  #emptyScratch(): Promise<boolean> {
+    return emptyScratch(this.#reactor, this.#scratch, this.#output);
   }
 
   #acksAt(cut: number): readonly Mark[] {
@@ -151,6 +157,32 @@ class Worker {
     this.#acks = this.#model.trace.marks.slice(0, marks).filter((mark) => mark.kind === 'ack');
     this.#acksOfCut = cut;
     return this.#acks;
+  }
+}
+
+/** What a checker gets. Looking into its scratch folder costs as much as a small check: only if it was asked for. */
+class RunSubject implements Subject {
+  readonly files: readonly string[];
+  readonly devices: readonly BlockDevice[];
+  readonly acks: readonly Mark[];
+  usedScratch = false;
+  readonly #scratch: string;
+
+  constructor(
+    files: readonly string[],
+    devices: readonly BlockDevice[],
+    acks: readonly Mark[],
+    scratch: string,
+  ) {
+    this.files = files;
+    this.devices = devices;
+    this.acks = acks;
+    this.#scratch = scratch;
+  }
+
+  get scratch(): string {
+    this.usedScratch = true;
+    return this.#scratch;
   }
 }
 
