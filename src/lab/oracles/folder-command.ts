@@ -20,7 +20,7 @@ async function judgeByCommand(line: string, folder: string, subject: Case): Prom
     return `"$${PLACES[name] ?? ''}"`;
   });
   try {
-    const { code, text } = await runProgram('/bin/sh', ['-c', command], {
+    const { code, text } = await runProgram('sh', ['-c', command], {
       env: {
         HOLDFAST_MOUNT: folder,
         HOLDFAST_ACKS: acks,

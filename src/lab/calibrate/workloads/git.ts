@@ -1,15 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { findProgram } from '../../oracles/programs.ts';
-import {
-  choice,
-  contentOf,
-  countOption,
-  numberOf,
-  SEED,
-  syncFolder,
-  writeWhole,
-} from './support.ts';
+import { choice, contentOf, countOption, numberOf, SEED, writeWhole, yesNo } from './support.ts';
 import type { Workload, Workplace } from './types.ts';
 
 const REPOSITORY = 'repository';
@@ -55,8 +47,13 @@ function prepare(place: Workplace): void {
     { encoding: 'utf8', env: { ...process.env, ...IDENTITY } },
   );
   if (status !== 0) throw new Error(`git init: ${stderr}`);
-  spawnSync(findProgram('sync') ?? 'sync', ['--file-system', place.folder]);
-  syncFolder(place.folder);
+  syncFileSystem(place.folder);
+}
+
+function syncFileSystem(folder: string): void {
+  const sync = findProgram('sync') ?? 'sync';
+  const { status } = spawnSync(sync, ['--file-system', folder], { stdio: 'inherit' });
+  if (status !== 0) throw new Error(`sync ${folder}: exit code ${status}`);
 }
 
 function run(place: Workplace): void {
@@ -66,7 +63,8 @@ function run(place: Workplace): void {
     writeWhole(join(folder, REPOSITORY, `file-${i % FILES}`), content, false);
     git(place, 'add', '--all');
     git(place, 'commit', '--quiet', '--message', `Commit ${i}`);
-    acknowledge({ commit: git(place, 'rev-parse', 'HEAD') });
+    if (settings['sync'] === true) syncFileSystem(folder);
+    if (settings['acks'] === true) acknowledge({ commit: git(place, 'rev-parse', 'HEAD') });
   }
 }
 
@@ -77,6 +75,13 @@ export const GIT: Workload = {
     SEED,
     countOption(8, 'commits'),
     choice('fsync', ['default', 'all', 'none'], "core.fsync; default: git's own."),
+    yesNo('acks', true, 'Whether it acknowledges: without, only git fsck is asked.'),
+    yesNo(
+      'sync',
+      false,
+      'Whether the whole file system is synced before that. git itself syncs no folders, so without it the last commit may ' +
+        'be lost whatever core.fsync says.',
+    ),
   ],
   prepare,
   run,
