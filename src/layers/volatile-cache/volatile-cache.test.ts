@@ -65,6 +65,17 @@ async function allOf(
   return [...found].toSorted();
 }
 
+async function threeWrites({ layer }: Rig): Promise<void> {
+  for (let i = 0; i < 3; i += 1) await write(layer, i * UNIT, block(i + 1));
+}
+
+/** One FUA write is done, another of the same unit waits for the child's flush. */
+async function fuaInFlight({ layer, faults }: Rig): Promise<void> {
+  await write(layer, 0, block(1), FLAG.FUA);
+  faults.add({ ops: ['FLUSH'], times: 1, effect: { kind: 'delay', ms: 0, after: true } });
+  write(layer, 0, block(2), FLAG.FUA).catch(() => {});
+}
+
 test('nothing is lost without a cut: completed writes are read, and close brings them to the child', async () => {
   const { layer, store } = rig();
   let stored: Uint8Array = new Uint8Array(0);
@@ -81,11 +92,8 @@ test('nothing is lost without a cut: completed writes are read, and close brings
 });
 
 test('three writes and a cut: all outcomes that the model allows, and no other', async () => {
-  const three = async ({ layer }: Rig): Promise<void> => {
-    for (let i = 0; i < 3; i += 1) await write(layer, i * UNIT, block(i + 1));
-  };
-  assert.deepEqual(await allOf('M0', 3, three), ['0 0 0', '1 0 0', '1 2 0', '1 2 3']);
-  assert.equal((await allOf('M1', 3, three)).length, 8);
+  assert.deepEqual(await allOf('M0', 3, threeWrites), ['0 0 0', '1 0 0', '1 2 0', '1 2 3']);
+  assert.equal((await allOf('M1', 3, threeWrites)).length, 8);
 });
 
 test('a rewritten unit is old, the first or the second', async () => {
@@ -164,11 +172,6 @@ test('a cut while a flush is under way may still lose all that it was to cover',
 });
 
 test('a FUA write in flight may be old, new, or in M3 garbage', async () => {
-  const scenario = async ({ layer, faults }: Rig): Promise<void> => {
-    await write(layer, 0, block(1), FLAG.FUA);
-    faults.add({ ops: ['FLUSH'], times: 1, effect: { kind: 'delay', ms: 0, after: true } });
-    write(layer, 0, block(2), FLAG.FUA).catch(() => {});
-  };
   const outcomes = new Map<CutModel, Set<string>>();
   for (const model of ['M2', 'M3'] as const) {
     const found = new Set<string>();
@@ -177,7 +180,7 @@ test('a FUA write in flight may be old, new, or in M3 garbage', async () => {
       const timers = { nowMs: () => 0, after: (_ms: number, go: () => void) => later(go) };
       const faults = new FaultLayer(store, { timers });
       const layer = new VolatileCache(faults, { cacheBytes: CACHE_BYTES });
-      await scenario({ store, faults, layer });
+      await fuaInFlight({ store, faults, layer });
       const { garbage } = await cut(layer, seed, model);
       found.add(garbage > 0 ? 'garbage' : await tags({ store, faults, layer }, 1));
     }

@@ -305,6 +305,26 @@ test('a queue that breaks in the middle of a batch: what the batch has done is n
   assert.deepEqual([at.brokenFor.length, at.queue.publishes, at.interrupts], [1, 0, 0]);
 });
 
+test('an abandoned queue: what was taken is never given back, nor what was given made visible', () => {
+  const [at, store] = slowRig();
+  const all = [1, 2].map((sector) => at.request(VIRTIO_BLK_T.IN, sector, 512));
+  const { publishes } = at.queue;
+  store.finish();
+  at.worker?.abandon();
+  at.turn();
+  store.finish();
+  at.turn();
+  assert.ok(all.every((sent) => !sent.visible));
+  assert.deepEqual([at.queue.publishes - publishes, at.interrupts], [0, 0]);
+  assert.equal(all[1]?.written, null);
+  at.queue.waiting.push(...makeReads(1));
+  at.worker?.poll();
+  assert.equal(at.queue.waiting.length, 1, 'nothing more is taken');
+  let drained = false;
+  at.worker?.detach(() => (drained = true));
+  assert.ok(drained);
+});
+
 test('a host that detaches a queue while it says that it is broken', () => {
   const [at, store] = slowRig();
   at.request(VIRTIO_BLK_T.IN, 1, 512);
