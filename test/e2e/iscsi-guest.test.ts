@@ -262,7 +262,7 @@ test(
   },
 );
 
-const SG_TOOLS = ['sg_sync', 'sg_modes', 'sg_vpd', 'sg_persist'] as const;
+const SG_TOOLS = ['sg_sync', 'sg_modes', 'sg_vpd', 'sg_persist', 'sg_raw', 'sg_logs'] as const;
 const sgOptions = {
   ...requiresMachine(SYSTEM, ...GUEST_TOOLS, ...INITIATOR_TOOLS, ...SG_TOOLS),
   timeout: LIMIT_MS,
@@ -294,6 +294,7 @@ test(
     const [one = '', two = ''] = disks;
     await checkPages(guest, one);
     await checkRanges(guest, one, server);
+    await checkGroups(guest, one, two);
 
     const persist = (text: string): Promise<string> => guest.succeed(`sg_persist -n ${text}`);
     await persist(`--out --register --param-sark=a1 --param-aptpl ${one}`);
@@ -356,6 +357,52 @@ async function checkRanges(guest: Guest, disk: string, server: Holdfast): Promis
   assert.equal(there.syncs, written.syncs + 1);
   assert.equal(there.unstableWrites, 0);
 }
+
+/** READ (10) of eight blocks in group 5, by both paths, and what the log page of the group says. */
+async function checkGroups(guest: Guest, ...disks: string[]): Promise<void> {
+  for (const disk of disks) {
+    await guest.succeed(`sg_raw --request=4096 ${disk} 28 00 00 00 00 00 05 00 08 00`);
+  }
+  for (const disk of disks) {
+    const page = await guest.succeed(`sg_logs --page=0x19,0x5 ${disk}`);
+    assert.match(page, /group n number of read commands = 2$/m);
+    assert.match(page, /group n number of logical blocks transmitted = 16$/m);
+  }
+}
+
+const fioOptions = {
+  ...requiresMachine(SYSTEM, ...GUEST_TOOLS, ...INITIATOR_TOOLS, 'fio'),
+  timeout: LIMIT_MS,
+};
+test(
+  'fio writes at random from several jobs, flushes now and then, and finds what it wrote, also after kill -9 of Holdfast',
+  fioOptions,
+  async (t) => {
+    const image = makeImage(workspace(t), 64);
+    const { server, ports } = await startIscsi(t, [image]);
+    const portal = { port: ports[0] ?? 0 };
+    const guest = await Guest.boot(t, initiatorGuest([], ['fio']));
+    await startInitiator(guest, 'fio');
+    await notePortal(guest, portal, DIGESTS);
+    const [disk = ''] = await logIn(guest, portal);
+    const fio = (mode: string): Promise<string> =>
+      guest.succeed(
+        `fio --name=check --filename=${disk} --direct=1 --rw=randwrite --bsrange=512-64k --size=8M \
+          --numjobs=4 --offset_increment=16M --thread --ioengine=pvsync --fdatasync=16 \
+          --randseed=7 --verify=crc32c --verify_fatal=1 ${mode}`,
+        120_000,
+      );
+    await fio('--do_verify=1');
+    await server.kill();
+    const after = await startIscsi(t, [image], { ports });
+    // Nothing of it comes from the guest's memory: direct, and what the server has now is what the file has.
+    await fio('--verify_only');
+    await guest.shutDown();
+    const [counters] = await after.server.stop();
+    assert.equal(counters?.failed, 0, after.server.stderr);
+    assert.ok((counters?.readBytes ?? 0) >= 32 * 2 ** 20, 'all of it was read back');
+  },
+);
 
 test(
   'CHAP: the right secret, the wrong one, none, and a target that proves itself',

@@ -67,6 +67,7 @@ export function describeUnit(uri: string, answers: UnitAnswers): InfoAnswer {
     compareAndWriteBlocks: compare,
     maximumTransferBytes: size === null || largest === 0 ? null : largest * size.logical,
   };
+  const most = json.maximumTransferBytes;
   const cache = json.writeCache === null ? 'not said' : json.writeCache ? 'on' : 'off';
   const lines = [
     uri,
@@ -81,7 +82,7 @@ export function describeUnit(uri: string, answers: UnitAnswers): InfoAnswer {
     `  FUA                ${yes(json.fua)}`,
     `  thin               ${yes(json.thin)}${json.unmap ? ', with UNMAP' : ''}`,
     `  compare and write  ${compare === 0 ? 'no' : `up to ${compare} blocks`}`,
-    `  one command moves  ${json.maximumTransferBytes === null ? 'not said' : `at most ${formatSize(json.maximumTransferBytes)}`}`,
+    `  one command moves  ${most === null ? 'not said' : `at most ${formatSize(most)}`}`,
   ];
   return { json, lines };
 }
