@@ -1,5 +1,6 @@
 import type { Output } from '../output.ts';
 import type { OptionValues } from '../parse.ts';
+import { runLabCalibrate } from './lab-calibrate.ts';
 import { runLabCut } from './lab-cut.ts';
 import { runLabExplore } from './lab-explore.ts';
 import { runLabFailFlush } from './lab-fail-flush.ts';
@@ -26,6 +27,8 @@ export async function runLab(
       return runLabMount(operands, options, output);
     case 'lab mark':
       return runLabMark(operands, options, output);
+    case 'lab calibrate':
+      return runLabCalibrate(operands, options, output);
     case 'lab cut':
       return runLabCut(operands, options, output);
     case 'lab fail-flush':

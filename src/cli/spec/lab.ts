@@ -1,4 +1,4 @@
-import { LAB_EXPLORE, LAB_MOUNT, LAB_SHOW } from './lab-explore.ts';
+import { LAB_CALIBRATE, LAB_EXPLORE, LAB_MOUNT, LAB_SHOW } from './lab-explore.ts';
 import { LAB_RECORD } from './lab-record.ts';
 import { LAB_MARK } from './lab-mark.ts';
 import type { CommandSpec, GroupSpec } from './spec.ts';
@@ -108,6 +108,7 @@ export const LAB_COMMANDS: readonly CommandSpec[] = [
   LAB_EXPLORE,
   LAB_SHOW,
   LAB_MOUNT,
+  LAB_CALIBRATE,
   LAB_MARK,
   LAB_CUT,
   LAB_FAIL_FLUSH,

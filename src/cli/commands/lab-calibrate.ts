@@ -1,0 +1,64 @@
+import { availableParallelism } from 'node:os';
+import { UsageError } from '../../base/errors.ts';
+import { parseDuration } from '../../base/units.ts';
+import { ROWS } from '../../lab/calibrate/rows.ts';
+import { runRow } from '../../lab/calibrate/run-row.ts';
+import { rowLine, scoreLines, scoreOf } from '../../lab/calibrate/score.ts';
+import type { Row, RowResult } from '../../lab/calibrate/types.ts';
+import { packageVersion } from '../../server/version.ts';
+import { EXIT } from '../exit-codes.ts';
+import { untilInterrupted } from '../lab/interrupt.ts';
+import type { Output } from '../output.ts';
+import type { OptionValues } from '../parse.ts';
+import { switchOption, textOption } from '../serve/options.ts';
+
+/** `holdfast lab calibrate [ROW...]`. */
+export async function runLabCalibrate(
+  wanted: readonly string[],
+  options: OptionValues,
+  output: Output,
+): Promise<number> {
+  const json = switchOption(options, 'json');
+  const interrupt = untilInterrupted();
+  const results: RowResult[] = [];
+  try {
+    for (const row of chooseRows(wanted)) {
+      if (interrupt.signal.aborted) break;
+      const result = await runRow(row, {
+        budgetMs: parseDuration(textOption(options, 'budget') ?? '30s'),
+        jobs: availableParallelism(),
+        keep: textOption(options, 'keep') ?? null,
+        version: packageVersion(),
+        signal: interrupt.signal,
+        remark: (line) => output.note(line),
+      });
+      results.push(result);
+      if (!json) output.data(rowLine(result));
+    }
+  } finally {
+    interrupt.done();
+  }
+  const score = scoreOf(results);
+  if (json) output.data(JSON.stringify({ rows: results, score }));
+  else for (const line of scoreLines(score)) output.data(line);
+  return results.some(({ outcome }) => outcome === 'other') ? EXIT.FAILED : EXIT.OK;
+}
+
+/** `F5` is F5a, F5b and all others of that number; `S` all of that letter. */
+function chooseRows(wanted: readonly string[]): readonly Row[] {
+  if (wanted.length === 0) return ROWS;
+  const chosen = new Set<Row>();
+  for (const name of wanted) {
+    const found = ROWS.filter(
+      ({ id }) =>
+        id === name ||
+        id.replace(/[a-z]$/, '') === name ||
+        (id.startsWith(name) && /^[A-Z]$/.test(name)),
+    );
+    if (found.length === 0) {
+      throw new UsageError(`no row '${name}'; there are ${ROWS.map(({ id }) => id).join(', ')}`);
+    }
+    for (const row of found) chosen.add(row);
+  }
+  return ROWS.filter((row) => chosen.has(row));
+}

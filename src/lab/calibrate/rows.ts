@@ -1,0 +1,6 @@
+import { COUNT_ROWS } from './counts.ts';
+import type { Row } from './types.ts';
+import { WORKLOAD_ROWS } from './workload-rows.ts';
+
+/** All known answers, the quick ones first. */
+export const ROWS: readonly Row[] = [...COUNT_ROWS, ...WORKLOAD_ROWS];

@@ -1,0 +1,59 @@
+import type { RowResult } from './types.ts';
+
+/** What all rows come to. Shares are null where there was nothing to find, or to leave alone. */
+export interface Score {
+  /** Known failures found, with a cause that may be, of those looked for. */
+  readonly sensitivity: number | null;
+  /** Sound rows without a failing state, of all sound rows. */
+  readonly specificity: number | null;
+  readonly exactCounts: string;
+  readonly asKnown: number;
+  readonly rows: number;
+  readonly cannot: readonly string[];
+}
+
+export function scoreOf(results: readonly RowResult[]): Score {
+  const ran = results.filter(({ outcome }) => outcome !== 'cannot');
+  const breaks = sum(ran.map((row) => row.breaks));
+  const sound = ran.filter((row) => row.sound);
+  const counts = ran.filter(({ kind }) => kind === 'count');
+  return {
+    sensitivity: breaks === 0 ? null : sum(ran.map((row) => row.breaksFound)) / breaks,
+    specificity:
+      sound.length === 0 ? null : sound.filter((row) => !row.falseAlarm).length / sound.length,
+    exactCounts: `${counts.filter(isAsKnown).length} of ${counts.length}`,
+    asKnown: ran.filter(isAsKnown).length,
+    rows: results.length,
+    cannot: results.filter(({ outcome }) => outcome === 'cannot').map(({ id }) => id),
+  };
+}
+
+function isAsKnown({ outcome }: RowResult): boolean {
+  return outcome === 'as-known';
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, number) => total + number, 0);
+}
+
+const SIGNS = { 'as-known': '✔', other: '✘', cannot: '–' } as const;
+
+/** One line of the table for people. */
+export function rowLine(row: RowResult): string {
+  const effort =
+    row.kind === 'count'
+      ? ''
+      : ` [${row.statesDecided} states, ${row.checkerRuns} runs, ${row.cutsExact} of ${row.cuts} cuts exact, ${row.seconds.toFixed(0)} s]`;
+  return `${SIGNS[row.outcome]} ${row.id.padEnd(5)} ${row.title}: known ${row.expected}; found ${row.found}${effort}`;
+}
+
+/** The lines below the table. */
+export function scoreLines(score: Score): string[] {
+  const share = (value: number | null): string =>
+    value === null ? 'nothing to measure' : `${Math.round(value * 1000) / 10} %`;
+  return [
+    `sensitivity ${share(score.sensitivity)}, specificity ${share(score.specificity)}, exact counts ${score.exactCounts}`,
+    `${score.asKnown} of ${score.rows} rows as known` +
+      (score.cannot.length === 0 ? '' : `; not run here: ${score.cannot.join(', ')}`),
+  ];
+}
