@@ -29,7 +29,8 @@ export async function explainFinding(
   const words = (requests: readonly number[]): Promise<Actor[]> =>
     Promise.all(requests.map((request) => describeRequest(model, request, options.describe)));
   const lost = await words(smallest.lost);
-  const kept = await words(smallest.kept);
+  // A torn request is there and lost; it is said once.
+  const kept = await words(smallest.kept.filter((request) => !smallest.lost.includes(request)));
   const ack = owedAt(model, smallest.state);
   return {
     finding,
@@ -76,12 +77,13 @@ function partOf(model: CrashModel, { state, units }: Smallest): CauseKind {
   return 'tear';
 }
 
-/** Whether the guest asked for stability at all. */
+/** Whether the guest asked for stability at all. Source 0 is the server, which flushes when it ends. */
 function anyFlush(model: CrashModel): boolean {
-  const { count, op, flags, failed } = model.trace.requests;
+  const { count, op, flags, failed, source } = model.trace.requests;
+  const known = source.some((number) => number !== 0);
   for (let r = 0; r < count; r += 1) {
     const asks = op[r] === OP.FLUSH || ((flags[r] as number) & (FLAG.FUA | FLAG.BARRIER)) !== 0;
-    if (asks && failed[r] === 0) return true;
+    if (asks && failed[r] === 0 && (source[r] !== 0 || !known)) return true;
   }
   return false;
 }
@@ -158,7 +160,9 @@ function whatIf(
   { lost, kept }: Smallest,
   ack: Mark | null,
 ): readonly WhatIf[] {
-  if (lost.length === 0 || kind === 'tear' || kind === 'stale') return [];
+  // No FLUSH of the disk helps against a tear, or brings what the guest has not sent.
+  const helps: readonly CauseKind[] = ['missing-flush', 'order', 'no-flush-seen'];
+  if (lost.length === 0 || !helps.includes(kind)) return [];
   const { issued, done } = model.trace.requests;
   const firstDone = lost.toSorted((a, b) => (done[a] as number) - (done[b] as number))[0] as number;
   const afterEvent = done[firstDone] as number;

@@ -31,7 +31,7 @@ export class Search {
   readonly #mostStates: number;
   #tried = 0;
 
-  /** `verdict`: what counts as the same failure, by outcome and axis; the class may name another place. */
+  /** `verdict`: what counts as the same failure, by outcome, axis and class. */
   constructor(model: CrashModel, decide: Decide, verdict: Verdict, mostStates: number) {
     this.#model = model;
     this.#decide = decide;
@@ -54,7 +54,8 @@ export class Search {
   async #fails(state: StateSpec): Promise<boolean> {
     this.#tried += 1;
     const verdict = await this.#decide(state);
-    return verdict.outcome === this.#verdict.outcome && verdict.axis === this.#verdict.axis;
+    const { outcome, axis, class: kind } = this.#verdict;
+    return verdict.outcome === outcome && verdict.axis === axis && verdict.class === kind;
   }
 
   /** Under M0 a state is a number: the largest that fails says what must be lost, the smallest what must be there. */
