@@ -1,7 +1,9 @@
 import { PROGRAM } from '../spec/program.ts';
 import { pageName } from '../spec/spec.ts';
 import { allCommands } from '../../protocols/scsi/registry.ts';
+import { ORACLES } from '../../lab/oracles/list.ts';
 import { renderReference } from './markdown.ts';
+import { renderOracles } from './oracles.ts';
 import { renderCommandPage, renderProgramPage } from './roff.ts';
 import { renderScsiCommands } from './scsi.ts';
 
@@ -9,6 +11,7 @@ import { renderScsiCommands } from './scsi.ts';
 export function generatedFiles(version: string): ReadonlyMap<string, string> {
   const files = new Map<string, string>();
   files.set('docs/reference/cli.md', renderReference(PROGRAM));
+  files.set('docs/reference/oracles.md', renderOracles(ORACLES));
   files.set('docs/reference/scsi.md', renderScsiCommands(allCommands()));
   files.set('packaging/man/holdfast.1', renderProgramPage(PROGRAM, version));
   for (const command of PROGRAM.commands) {

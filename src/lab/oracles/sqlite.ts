@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { DatabaseSync } from 'node:sqlite';
+import type { DatabaseSync } from 'node:sqlite';
 import type { Verdict } from '../check/types.ts';
 import { parseAcks } from './acks.ts';
 import type { FolderOracle, Settings } from './types.ts';
@@ -25,8 +25,10 @@ function textOf(settings: Settings, name: string): string {
 }
 
 /** Opens the database, which rolls back or replays what the crash left, and asks it everything. */
-function look(path: string, settings: Settings): Found {
-  const database = new DatabaseSync(path);
+async function look(path: string, settings: Settings): Promise<Found> {
+  // Some versions of Node warn when it is loaded.
+  const sqlite = await import('node:sqlite');
+  const database = new sqlite.DatabaseSync(path);
   try {
     const integrity = firstColumn(database, 'PRAGMA integrity_check').filter(
       (line) => line !== 'ok',
@@ -69,7 +71,11 @@ function judgeError(error: unknown, acked: number): Verdict {
   return doubt(`sqlite: ${message}`, message);
 }
 
-function judgeSqlite(settings: Settings, folder: string, texts: readonly string[]): Verdict {
+async function judgeSqlite(
+  settings: Settings,
+  folder: string,
+  texts: readonly string[],
+): Promise<Verdict> {
   const acked = parseAcks(texts, 'txn').map((ack) => String(ack['txn']));
   const path = join(folder, textOf(settings, 'database'));
   if (!existsSync(path)) {
@@ -78,7 +84,7 @@ function judgeSqlite(settings: Settings, folder: string, texts: readonly string[
   }
   let found: Found;
   try {
-    found = look(path, settings);
+    found = await look(path, settings);
   } catch (error) {
     return judgeError(error, acked.length);
   }
@@ -161,6 +167,6 @@ export const SQLITE: FolderOracle = {
   needs: () => ({ programs: [], modules: [] }),
   usesAcks: () => true,
   judge: (settings) => ({
-    judge: (folder, { acks }) => Promise.resolve(judgeSqlite(settings, folder, acks)),
+    judge: (folder, { acks }) => judgeSqlite(settings, folder, acks),
   }),
 };

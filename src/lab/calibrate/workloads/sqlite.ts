@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { DatabaseSync } from 'node:sqlite';
+import type { DatabaseSync } from 'node:sqlite';
 import type { Settings } from '../../oracles/types.ts';
 import { choice, countOption, NEEDS_NOTHING, numberOf, syncFolder } from './support.ts';
 import type { Workload, Workplace } from './types.ts';
@@ -26,8 +26,10 @@ function insertInto(table: string): string {
   return `INSERT INTO ${table} SELECT value, ${PAYLOAD('value')} FROM ${value}`;
 }
 
-function open(folder: string, settings: Settings): DatabaseSync {
-  const database = new DatabaseSync(join(folder, DATABASE));
+async function open(folder: string, settings: Settings): Promise<DatabaseSync> {
+  // Some versions of Node warn when it is loaded.
+  const sqlite = await import('node:sqlite');
+  const database = new sqlite.DatabaseSync(join(folder, DATABASE));
   database.exec(`PRAGMA journal_mode = ${settings['journal']}`);
   database.exec(`PRAGMA synchronous = ${settings['synchronous']}`);
   database.exec(`PRAGMA wal_autocheckpoint = ${CHECKPOINT_PAGES}`);
@@ -36,8 +38,8 @@ function open(folder: string, settings: Settings): DatabaseSync {
   return database;
 }
 
-function prepare({ folder, settings }: Workplace): void {
-  const database = open(folder, { ...settings, synchronous: 'FULL' });
+async function prepare({ folder, settings }: Workplace): Promise<void> {
+  const database = await open(folder, { ...settings, synchronous: 'FULL' });
   database.exec('CREATE TABLE l(txn INTEGER PRIMARY KEY, payload TEXT)');
   database.exec('CREATE TABLE r(txn INTEGER PRIMARY KEY, payload TEXT)');
   database.exec('CREATE TABLE total(n INTEGER)');
@@ -46,8 +48,8 @@ function prepare({ folder, settings }: Workplace): void {
   syncFolder(folder);
 }
 
-function run({ folder, settings, acknowledge }: Workplace): void {
-  const database = open(folder, settings);
+async function run({ folder, settings, acknowledge }: Workplace): Promise<void> {
+  const database = await open(folder, settings);
   const left = database.prepare(insertInto('l'));
   const right = database.prepare(insertInto('r'));
   for (let txn = 1; txn <= numberOf(settings, 'count'); txn += 1) {
