@@ -10,7 +10,7 @@ import type { Trace } from '../../trace/trace.ts';
 import type { Verdict } from '../check/types.ts';
 import { openCrashModel } from '../model/crash-model.ts';
 import { enumerateStates } from '../model/enumerate-states.ts';
-import type { CrashModel, ModelName } from '../model/types.ts';
+import type { CrashModel, ModelName, StateSpec } from '../model/types.ts';
 import { explore } from './explore.ts';
 import {
   failAs,
@@ -149,6 +149,47 @@ test('with acknowledgements only the last cut of an image is asked', async () =>
   assert.equal(asked.length, 0);
 });
 
+test('each image is judged with the most that is ever owed with it', async () => {
+  let images = 0;
+  for (let seed = 1; seed <= 20; seed += 1) {
+    const trace = randomTrace(new Prng(seed), 14, 4);
+    for (const batch of [1, 16]) {
+      const model = modelOf(trace);
+      const acksAt = (cut: number): number => model.cuts[cut]?.marks ?? 0;
+      const imageAt = ({ cut, rule }: StateSpec): string =>
+        Array.from({ length: model.unitCount }, (_, unit) =>
+          model.contentOf(model.versionIn({ cut, rule }, unit)),
+        ).join();
+      const most = new Map<string, number>();
+      for (const { index } of model.cuts) {
+        if (model.view(index).plainCount > 4000n) continue;
+        for (const state of enumerateStates(model, index)) {
+          most.set(imageAt(state), Math.max(most.get(imageAt(state)) ?? 0, acksAt(index)));
+        }
+      }
+      const { pool } = await run(
+        model,
+        () => PASS,
+        { maxStates: 4000 },
+        { usesAcks: true, jobs: batch, batch },
+      );
+      const asked = new Map<string, number>();
+      for (const state of pool.ran) {
+        const image = imageAt(state);
+        asked.set(image, Math.max(asked.get(image) ?? 0, acksAt(state.cut)));
+      }
+      for (const [image, owed] of most) {
+        assert.ok(
+          (asked.get(image) ?? -1) >= owed,
+          `seed ${seed}: ${image} was not asked for ${owed}`,
+        );
+      }
+      images += most.size;
+    }
+  }
+  assert.ok(images > 1000, `${images} images`);
+});
+
 test('a pass is a pass where less is owed, and a failure is not taken over', async () => {
   const builder = new TraceBuilder();
   for (let i = 0; i < 6; i += 1) {
@@ -258,6 +299,18 @@ test('hangs, errors and skips are findings, and their cuts are not exact', async
   }
 });
 
+test('what a run read that did not end says nothing about other states', async () => {
+  for (const outcome of ['hang', 'checker-error'] as const) {
+    const model = blocks(3);
+    const check: FakeCheck = (disk) => {
+      disk.read(0);
+      return disk.state.rule.kind === 'floor' ? { ...PASS, outcome, class: 'odd' } : PASS;
+    };
+    const { found } = await run(model, check, { readGuided: false }, { seesReads: true });
+    assert.deepEqual(countsOf(found), { 'pass ': 7, [`${outcome} odd`]: 1 });
+  }
+});
+
 test('every state that is shown was asked for again', async () => {
   const model = blocks(6);
   const { found, pool } = await run(model, (disk) =>
@@ -348,6 +401,22 @@ test('the number of jobs changes nothing that is found', async () => {
   assert.deepEqual(results[2], results[0]);
 });
 
+test('all that is tried is legal, under every model and option', async () => {
+  for (const name of ['M0', 'M1', 'M2', 'M3', 'L'] as const) {
+    for (let seed = 1; seed <= 6; seed += 1) {
+      const model = openCrashModel(randomTrace(new Prng(seed), 30, 10), {
+        model: name,
+        unitBytes: 512,
+        overlap: seed % 2 === 0 ? 'any' : 'issued',
+        poison: seed % 3 === 0,
+      });
+      // The pool asserts it of each state.
+      const { found } = await run(model, () => PASS, { maxStates: 1500 });
+      assert.ok(found.statesDecided > 20, `${name}, seed ${seed}`);
+    }
+  }
+});
+
 test('an interrupted exploration goes on, runs nothing twice, and finds the same', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'explore-'));
   try {
@@ -428,10 +497,11 @@ test('progress is told while it runs', async () => {
     progress: ({ statesDecided }: { statesDecided: number }) => void told.push(statesDecided),
     interrupted: QUIET.interrupted,
   };
-  const options = optionsFor(model, { budgetMs: 700, readGuided: false });
+  const options = optionsFor(model, { budgetMs: 800, readGuided: false });
   const found = await explore(model, pool, options, hooks);
   assert.equal(found.ended, 'budget');
-  assert.ok(told.length >= 3, `told ${told.length} times`);
+  assert.ok(told.length >= 2, `told ${told.length} times`);
+  assert.ok((told[0] ?? 0) < found.statesDecided);
   assert.equal(told.at(-1), found.statesDecided);
-  assert.ok(found.elapsedMs < 1500, `${found.elapsedMs} ms`);
+  assert.ok(found.elapsedMs < 5000, `${found.elapsedMs} ms`);
 });

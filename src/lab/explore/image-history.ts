@@ -3,8 +3,8 @@ import type { CrashModel, CutView } from '../model/types.ts';
 // The image in which all issued is there, at each cut: what closed units hold. From cut to cut few units change, so
 // that changes are kept and not images.
 
-/** How many views are kept: who makes states and who takes answers in are a few cuts apart. */
-const VIEWS_KEPT = 8;
+/** Views are kept up to so many numbers in them, 64 MiB: each rung looks at all cuts again. */
+const KEPT_NUMBERS = 1 << 24;
 
 export class ImageHistory {
   readonly model: CrashModel;
@@ -12,7 +12,9 @@ export class ImageHistory {
   readonly base: Int32Array;
   /** For each cut, triples: a unit, its content at the cut before, its content at this one. */
   readonly #changes: Int32Array[] = [];
+  /** By cut, the one made first first. */
   readonly #views = new Map<number, CutView>();
+  #kept = 0;
 
   constructor(model: CrashModel) {
     this.model = model;
@@ -33,8 +35,12 @@ export class ImageHistory {
     const kept = this.#views.get(cut);
     if (kept !== undefined) return kept;
     const view = this.model.view(cut);
-    const [oldest] = this.#views.keys();
-    if (this.#views.size >= VIEWS_KEPT && oldest !== undefined) this.#views.delete(oldest);
+    this.#kept += sizeOf(view);
+    for (const [other, old] of this.#views) {
+      if (this.#kept <= KEPT_NUMBERS) break;
+      this.#kept -= sizeOf(old);
+      this.#views.delete(other);
+    }
     this.#views.set(cut, view);
     return view;
   }
@@ -59,4 +65,9 @@ export class ImageHistory {
       this.#changes.push(Int32Array.from(found));
     }
   }
+}
+
+/** About how many numbers a view has; a model keeps some beside those that we see. */
+function sizeOf({ units, versions, requests }: CutView): number {
+  return 3 * units.length + 3 * versions.length + 2 * requests.length;
 }

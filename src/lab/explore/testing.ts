@@ -1,3 +1,4 @@
+import { assert } from '../../base/assert.ts';
 import { Prng } from '../../base/prng.ts';
 import { TraceBuilder } from '../../trace/builder.ts';
 import type { Trace } from '../../trace/trace.ts';
@@ -63,6 +64,7 @@ export class FakePool implements CheckerPool {
   #judge(state: StateSpec): Run {
     this.ran.push(state);
     const model = this.#model;
+    assert(model.whyIllegal(state) === null, model.whyIllegal(state) ?? '');
     const reads: number[] = [];
     const written = new Set<number>();
     const verdict = this.#check({

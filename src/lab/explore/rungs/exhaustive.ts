@@ -7,14 +7,16 @@ import type { Family, Scene } from './family.ts';
 export const exhaustive: Family = {
   rung: 'exhaustive',
   grains: ['prefix', 'request', 'unit'],
-  rules: (scene) =>
-    scene.tree === null ? legalOnes(scene) : listStates(scene.tree, scene.view, LISTED_STATES),
+  rules: allStates,
   coversAll: () => true,
 };
 
-/** All choices of units, and of these the ones that the model allows. */
-function legalOnes({ model, view, placeOf }: Scene): Rule[] | null {
-  const rules = listStates(new UnitTree(model, view, placeOf), view, LISTED_STATES);
+function allStates({ model, view, placeOf, tree }: Scene): Rule[] | null {
+  if (tree !== null && !(tree instanceof UnitTree)) return listStates(tree, view, LISTED_STATES);
+  if (view.plainCount > BigInt(LISTED_STATES)) return null;
+  const rules = listStates(tree ?? new UnitTree(model, view, placeOf), view, LISTED_STATES);
+  if (tree !== null || rules === null) return rules;
+  // Of all choices of units, those that the model allows.
   const cut = view.cut.index;
-  return rules?.filter((rule) => model.whyIllegal({ cut, rule }) === null) ?? null;
+  return rules.filter((rule) => model.whyIllegal({ cut, rule }) === null);
 }
