@@ -38,6 +38,7 @@ export const PACKAGE_OF: Readonly<Record<string, string>> = {
   'mkfs.vfat': 'dosfstools',
   'mkfs.xfs': 'xfsprogs',
   mount: 'mount',
+  multipathd: 'multipath-tools',
   'nbd-client': 'nbd-client',
   nbdcopy: 'libnbd-bin',
   'nbd-server': 'nbd-server',
