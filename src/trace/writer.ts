@@ -45,7 +45,18 @@ export class TraceWriter {
   }
 
   /** Its number is `requestCount` before the call. `data`: of a WRITE. */
-  issue(request: Issued, timeNs: number, data?: Uint8Array): readonly Uint8Array[] {
+  issue(request: Issued, timeNs: number, data: Uint8Array = EMPTY): readonly Uint8Array[] {
+    const [header, padding] = this.issueOf(request, timeNs, data.length, crc32(data));
+    return [header, data, padding];
+  }
+
+  /** The same for data that come piece by piece: what stands before them, and after. */
+  issueOf(
+    request: Issued,
+    timeNs: number,
+    dataBytes: number,
+    dataCrc: number,
+  ): readonly [Uint8Array, Uint8Array] {
     const header = this.#header;
     header.reset(RECORD.ISSUE, timeNs);
     header.op = request.op;
@@ -56,7 +67,7 @@ export class TraceWriter {
     header.length = request.length;
     header.request = this.#requests;
     this.#requests += 1;
-    return this.#record(data);
+    return this.#encode(dataBytes, dataCrc);
   }
 
   complete(
@@ -85,13 +96,18 @@ export class TraceWriter {
   }
 
   #record(payload: Uint8Array = EMPTY): readonly Uint8Array[] {
+    const [header, padding] = this.#encode(payload.length, crc32(payload));
+    return [header, payload, padding];
+  }
+
+  #encode(payloadBytes: number, payloadCrc: number): readonly [Uint8Array, Uint8Array] {
     const header = this.#header;
-    header.payloadBytes = payload.length;
-    header.payloadCrc = crc32(payload);
+    header.payloadBytes = payloadBytes;
+    header.payloadCrc = payloadCrc;
     header.encode();
-    const padded = paddedBytes(payload.length);
+    const padded = paddedBytes(payloadBytes);
     this.#at += HEADER_BYTES + padded;
-    return [header.bytes, payload, PADDING.subarray(0, padded - payload.length)];
+    return [header.bytes, PADDING.subarray(0, padded - payloadBytes)];
   }
 }
 
