@@ -64,7 +64,7 @@ async function pathsAre(guest: Guest, disks: readonly string[]): Promise<void> {
     last = (await guest.run('multipathd show maps topology')).output;
     assert.ok((last.match(/ dm-\d/g) ?? []).length <= 1, `more than one disk: ${last}`);
     const active = [...last.matchAll(/(sd\w+) +\d+:\d+ +active ready running/g)];
-    const found = active.map(([, name]) => name).toSorted();
+    const found = active.map(([, name = '']) => name).toSorted();
     return found.join() === wanted.join() ? true : null;
   }).catch((error: unknown) => {
     throw new Error(`multipathd has: ${last}`, { cause: error });
