@@ -1,6 +1,7 @@
 import type { Output } from '../output.ts';
 import type { OptionValues } from '../parse.ts';
 import { runLabCalibrate } from './lab-calibrate.ts';
+import { runLabExport, runLabImport } from './lab-convert.ts';
 import { runLabCut } from './lab-cut.ts';
 import { runLabExplore } from './lab-explore.ts';
 import { runLabFailFlush } from './lab-fail-flush.ts';
@@ -27,6 +28,10 @@ export async function runLab(
       return runLabMount(operands, options, output);
     case 'lab mark':
       return runLabMark(operands, options, output);
+    case 'lab import':
+      return runLabImport(operands, options, output);
+    case 'lab export':
+      return runLabExport(operands, options, output);
     case 'lab calibrate':
       return runLabCalibrate(operands, options, output);
     case 'lab cut':

@@ -1,4 +1,11 @@
-import { LAB_CALIBRATE, LAB_EXPLORE, LAB_MOUNT, LAB_SHOW } from './lab-explore.ts';
+import {
+  LAB_CALIBRATE,
+  LAB_EXPLORE,
+  LAB_EXPORT,
+  LAB_IMPORT,
+  LAB_MOUNT,
+  LAB_SHOW,
+} from './lab-explore.ts';
 import { LAB_RECORD } from './lab-record.ts';
 import { LAB_MARK } from './lab-mark.ts';
 import type { CommandSpec, GroupSpec } from './spec.ts';
@@ -109,6 +116,8 @@ export const LAB_COMMANDS: readonly CommandSpec[] = [
   LAB_SHOW,
   LAB_MOUNT,
   LAB_CALIBRATE,
+  LAB_IMPORT,
+  LAB_EXPORT,
   LAB_MARK,
   LAB_CUT,
   LAB_FAIL_FLUSH,
