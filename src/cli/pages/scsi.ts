@@ -10,7 +10,7 @@ export function renderScsiCommands(commands: readonly CommandSpec[]): string {
     [
       ...(command.offered === undefined ? [] : ['not on every LUN']),
       ...(command.writes === true ? ['writes'] : []),
-      ...(command.needsMedium === true ? ['medium'] : []),
+      ...(command.needsMedium === true ? [medium(command)] : []),
       ...(command.despiteUnitAttention === true ? ['despite a unit attention'] : []),
     ].join(', '),
   ]);
@@ -28,11 +28,18 @@ export function renderScsiCommands(commands: readonly CommandSpec[]): string {
     '_Under a reservation_ says what an initiator may do while another holds one: nothing stands ' +
       'in the way of `allowed`, `reads` are refused under Exclusive Access, `writes` under every ' +
       'type, and `own` is as the standard says for the service action. _Writes_ are refused on a ' +
-      'write-protected unit, and _medium_ while it is ejected or being sanitized.',
+      'write-protected unit, _medium_ while it is ejected or being sanitized, and _loaded_ while it ' +
+      'is ejected; of MODE SENSE, during SANITIZE, all but the Caching, the Control and the ' +
+      'Informational Exceptions Control page.',
     '',
     ...table(['command', 'code', 'section', 'under a reservation', ''], rows),
     '',
   ].join('\n');
+}
+
+/** As far as it needs it. */
+function medium({ duringSanitize }: CommandSpec): string {
+  return duringSanitize === undefined ? 'medium' : 'loaded';
 }
 
 /** The operation code, and the service action where there is one, in hexadecimal digits. */

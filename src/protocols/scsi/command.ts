@@ -39,6 +39,8 @@ export interface CommandSpec {
   readonly despiteUnitAttention?: boolean;
   /** Fails with NOT READY while the medium is stopped, ejected or being sanitized. */
   readonly needsMedium?: boolean;
+  /** Done while the medium is being sanitized and after that failed [SBC-4 4.11.2], as far as this says so of the CDB. */
+  readonly duringSanitize?: (cdb: Uint8Array) => boolean;
   /** Changes the medium: DATA PROTECT on a write-protected one. */
   readonly writes?: boolean;
   /** Its group's statistics count it; `groupByte`: where its GROUP NUMBER is. */

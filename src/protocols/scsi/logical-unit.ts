@@ -247,6 +247,7 @@ export class LogicalUnit {
   hasMedium(task: ScsiTask): boolean {
     const { obstacle, sanitizing } = this.medium;
     if (obstacle === null) return true;
+    if (this.medium.loaded && task.command?.duringSanitize?.(task.cdb) === true) return true;
     const { key, code } = obstacle;
     return this.refuse(task, key, code, sanitizing === null ? {} : { progress: sanitizing });
   }

@@ -43,6 +43,12 @@ function blockDescriptor(unit: LogicalUnit, long: boolean): Uint8Array {
   return data;
 }
 
+/** [SBC-4 4.11.2] Caching, Control, Informational Exceptions Control. */
+function isDoneDuringSanitize(cdb: Uint8Array): boolean {
+  const page = (cdb[2] as number) & 0x3f;
+  return cdb[3] === 0 && (page === 0x08 || page === 0x0a || page === 0x1c);
+}
+
 /** How much of `dataIn` the initiator takes. */
 function shown({ dataIn, expectedInBytes }: ScsiTask): number {
   return Math.min(dataIn?.length ?? 0, expectedInBytes);
@@ -164,6 +170,7 @@ function sense(ten: boolean): CommandSpec {
       : [0x1a, DBD, 0xff, 0xff, 0xff, 0x04],
     reservation: 'reads',
     needsMedium: true,
+    duringSanitize: isDoneDuringSanitize,
     plan: () => true,
     execute: (unit, task) => modeSense(unit, task, ten),
   };

@@ -130,12 +130,23 @@ test('meanwhile: NOT READY with progress for all that needs the medium, but not 
   for (const cdb of [
     read10(0, 1),
     [0x1b, 1, 0, 0, 1, 0],
-    [0x25, ...Array<number>(9).fill(0)],
+    [0x1a, 0, 0x3f, 0, 255, 0],
+    [0x1a, 0, 0x01, 0, 255, 0],
     [0x48, 0x1f, 0, 0, 0, 0, 0, 0, 0, 0],
   ]) {
     assert.equal(from.refused(cdb), '2 041b');
   }
-  from.good([0x12, 0, 0, 0, 96, 0]);
+  // What is still allowed [SBC-4 4.11.2].
+  for (const cdb of [
+    [0x12, 0, 0, 0, 96, 0],
+    [0x25, ...Array<number>(9).fill(0)],
+    [0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0],
+    [0x1a, 0, 0x08, 0, 255, 0],
+    [0x5a, 0, 0x0a, 0, 0, 0, 0, 0, 255, 0],
+    [0x1a, 0, 0x1c, 0, 255, 0],
+  ]) {
+    from.good(cdb);
+  }
   assert.equal(describeSense(from.good([3, 0, 0, 0, 18, 0])), '2 041b');
   // Another one is refused; at 1 MiB/s this one takes 4 s.
   assert.equal(senseOf(overwrite(from, filled(0))), '2 041b');
