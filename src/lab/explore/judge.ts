@@ -291,7 +291,8 @@ export class Judge {
     }
     this.#answered.moveTo(pending.state.cut);
     this.#answered.apply(pending.state.rule);
-    this.trie.insert(pending.owed, reads, this.#answered.contents, kind);
+    const fits = this.trie.insert(pending.owed, reads, this.#answered.contents, kind);
+    if (fits === 'contradiction') this.tally.totals.contradictions += 1;
   }
 
   #isSeen(cut: number, a: number, b: number, c: number): boolean {

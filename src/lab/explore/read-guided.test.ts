@@ -3,7 +3,7 @@ import test from 'node:test';
 import { Prng } from '../../base/prng.ts';
 import { TraceBuilder } from '../../trace/builder.ts';
 import { openCrashModel } from '../model/crash-model.ts';
-import type { CrashModel, ModelName, Rule } from '../model/types.ts';
+import type { CrashModel, ModelName, Rule, StateSpec } from '../model/types.ts';
 import { CutImages } from './cut-images.ts';
 import { RequestTree, UnitTree, type DecisionTree, listStates } from './decisions.ts';
 import { ImageHistory } from './image-history.ts';
@@ -20,6 +20,8 @@ import {
   type FakeCheck,
 } from './testing.ts';
 import { kindOf } from './verdict-book.ts';
+
+const FLOOR: StateSpec = { cut: 0, rule: { kind: 'floor' } };
 
 const LIMITS = {
   jobs: 2,
@@ -177,4 +179,30 @@ test('a verdict that is none ends it, for its reads say nothing', async () => {
   );
   assert.equal(outcome.exact, false);
   assert.match(outcome.note ?? '', /'hang'/);
+});
+
+test('two verdicts after the same reads make no cut exact', async () => {
+  const model = sixteen();
+  const history = new ImageHistory(model);
+  const pool = new FakePool(
+    model,
+    (disk) => {
+      disk.read(0);
+      // Unit 1 is looked at, but not as the pool sees it.
+      const isNew = model.versionIn(disk.state, 1) !== model.versionIn(FLOOR, 1);
+      return passAs(isNew ? 'new' : 'old');
+    },
+    { seesReads: true },
+  );
+  const judge = new Judge(history, pool, new Tally(model.cuts.length), QUIET.interrupted);
+  judge.images.moveTo(0);
+  for (const rule of [{ kind: 'all' }, { kind: 'kept', requests: [0] }] as const) {
+    judge.images.apply(rule);
+    judge.offer(rule, 'ends');
+  }
+  await judge.settle();
+  assert.equal(judge.tally.totals.contradictions, 1);
+  const outcome = await exploreReads(judge, treeAt(model, judge.images, 0), LIMITS);
+  assert.equal(outcome.exact, false);
+  assert.match(outcome.note ?? '', /different verdicts/);
 });

@@ -1,3 +1,4 @@
+import { CONTRADICTED } from './coverage.ts';
 import type { Decision, DecisionTree } from './decisions.ts';
 import type { Judge } from './judge.ts';
 import { LEAST_GUIDED_RUNS, MAX_FRONTIER } from './limits.ts';
@@ -63,7 +64,11 @@ export async function exploreReads(
       else tree.split(chain, reads, (other) => frontier.push(other));
     });
   }
-  return note === null ? { exact: true, note: null } : gaveUp(note);
+  if (note !== null) return gaveUp(note);
+  if (judge.tally.totals.contradictions > 0) return gaveUp(CONTRADICTED);
+  const { unjudged } = judge.tally.cut(cut);
+  if (unjudged > 0) return gaveUp(`read-guided: ${unjudged} states got neither pass nor fail`);
+  return { exact: true, note: null };
 }
 
 function gaveUp(note: string): GuidedOutcome {

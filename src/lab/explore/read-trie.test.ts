@@ -37,7 +37,7 @@ test('a walk finds the verdict of a run that read the same, and only then', () =
       const found = trie.walk(owed, contents);
       assert.equal(found, known.has(path) ? verdict : -1);
       if (found >= 0) assert.deepEqual([...trie.path.used()], [...reads]);
-      else assert.equal(trie.insert(owed, reads, contents, verdict), true);
+      else assert.equal(trie.insert(owed, reads, contents, verdict), 'added');
       assert.equal(trie.walk(owed, contents), verdict);
       known.add(path);
     }
@@ -48,7 +48,7 @@ test('a walk finds the verdict of a run that read the same, and only then', () =
 test('runs that read the same units in another order find their place', () => {
   const trie = new ReadTrie(4);
   trie.insert(0, Int32Array.of(0, 1, 2), Int32Array.of(5, 5, 5, 0), 1);
-  assert.equal(trie.insert(0, Int32Array.of(2, 1, 0), Int32Array.of(5, 6, 5, 0), 2), true);
+  assert.equal(trie.insert(0, Int32Array.of(2, 1, 0), Int32Array.of(5, 6, 5, 0), 2), 'added');
   assert.equal(trie.walk(0, Int32Array.of(5, 6, 5, 9)), 2);
   assert.equal(trie.walk(0, Int32Array.of(5, 5, 5, 9)), 1);
   assert.equal(trie.walk(0, Int32Array.of(5, 7, 5, 9)), -1);
@@ -58,16 +58,16 @@ test('a run that contradicts what is known is refused and changes nothing', () =
   const trie = new ReadTrie(4);
   const contents = Int32Array.of(5, 5, 5, 5);
   trie.insert(0, Int32Array.of(0, 1), contents, 1);
-  assert.equal(trie.insert(0, Int32Array.of(0, 1), contents, 2), false);
-  assert.equal(trie.insert(0, Int32Array.of(0), contents, 1), false);
-  assert.equal(trie.insert(0, Int32Array.of(0, 1, 2), contents, 1), false);
-  assert.equal(trie.insert(0, Int32Array.of(3), contents, 2), false);
+  assert.equal(trie.insert(0, Int32Array.of(0, 1), contents, 2), 'contradiction');
+  assert.equal(trie.insert(0, Int32Array.of(0), contents, 1), 'left-out');
+  assert.equal(trie.insert(0, Int32Array.of(0, 1, 2), contents, 1), 'left-out');
+  assert.equal(trie.insert(0, Int32Array.of(3), contents, 2), 'left-out');
   assert.equal(trie.walk(0, contents), 1);
 });
 
 test('a checker that reads nothing has one verdict', () => {
   const trie = new ReadTrie(2);
-  assert.equal(trie.insert(3, new Int32Array(0), Int32Array.of(1, 1), 7), true);
+  assert.equal(trie.insert(3, new Int32Array(0), Int32Array.of(1, 1), 7), 'added');
   assert.equal(trie.walk(3, Int32Array.of(2, 2)), 7);
   assert.equal(trie.walk(2, Int32Array.of(2, 2)), -1);
 });
@@ -90,7 +90,7 @@ test('a trie goes on from its parts', () => {
     assert.equal(found < 0 || found === verdict, true);
     if (found >= 0) assert.equal(other.walk(0, contents), verdict);
     else if (other.walk(0, contents) < 0) {
-      assert.equal(other.insert(0, reads, contents, verdict), true);
+      assert.equal(other.insert(0, reads, contents, verdict), 'added');
     }
     assert.equal(other.walk(0, contents), verdict);
   }

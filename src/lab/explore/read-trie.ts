@@ -64,11 +64,17 @@ export class ReadTrie {
   }
 
   /**
-   * Adds a run: the units that it read, of a state with these contents. False: it does not fit, since the checker read
-   * other units before although all it had read was the same, or memory is used up. Nothing is lost by that but speed.
+   * Adds a run: the units that it read, of a state with these contents. 'left-out': it does not fit, since the checker
+   * read other units before although all it had read was the same, or memory is used up; nothing is lost by that but
+   * speed. 'contradiction': a run that read the same had another verdict.
    */
-  insert(owed: number, reads: Int32Array, contents: Int32Array, verdict: number): boolean {
-    if (this.#pairs.length / 2 + reads.length > MAX_TRIE_PAIRS) return false;
+  insert(
+    owed: number,
+    reads: Int32Array,
+    contents: Int32Array,
+    verdict: number,
+  ): 'added' | 'left-out' | 'contradiction' {
+    if (this.#pairs.length / 2 + reads.length > MAX_TRIE_PAIRS) return 'left-out';
     this.#stampAll(reads);
     let left = reads.length;
     let [parent, by] = [-1, owed];
@@ -78,25 +84,28 @@ export class ReadTrie {
       const length = this.#length.at(node);
       for (let i = 0; i < length; i += 1) {
         const unit = this.#pairs.at(2 * (first + i));
-        if (!this.#take(unit)) return false;
+        if (!this.#take(unit)) return 'left-out';
         left -= 1;
         if (contents[unit] !== this.#pairs.at(2 * (first + i) + 1)) {
           const head = this.#split(parent, by, node, i);
           const tail = this.#append(reads, contents, verdict);
           this.#link(head, contents[unit] as number, tail);
-          return true;
+          return 'added';
         }
       }
       const end = this.#end.at(node);
-      if (end >= 0) return left === 0 && end === verdict;
-      if (!this.#take(-1 - end)) return false;
+      if (end >= 0) {
+        if (left > 0) return 'left-out';
+        return end === verdict ? 'added' : 'contradiction';
+      }
+      if (!this.#take(-1 - end)) return 'left-out';
       left -= 1;
       [parent, by] = [node, contents[-1 - end] as number];
       const child = this.#children.find(parent, by, 0);
       node = child < 0 ? -1 : this.#children.value(child);
     }
     this.#link(parent, by, this.#append(reads, contents, verdict));
-    return true;
+    return 'added';
   }
 
   parts(): ReadTrieParts {

@@ -30,6 +30,8 @@ export interface Totals {
   sameReads: number;
   /** States that did not pass. */
   failures: number;
+  /** Runs that read the same as another and came to something else. */
+  contradictions: number;
   /** Of earlier starts. */
   elapsedBeforeMs: number;
   /** Base and final image have passed. */
@@ -47,6 +49,7 @@ export class Tally {
     sameImage: 0,
     sameReads: 0,
     failures: 0,
+    contradictions: 0,
     elapsedBeforeMs: 0,
     endsChecked: false,
   };
