@@ -131,6 +131,7 @@ class TraceModel implements BuiltModel {
   }
 
   versionIn({ cut, rule }: StateSpec, unit: number): number {
+    assert(unit >= 0 && unit < this.unitCount, 'a unit that the trace does not write');
     const view = this.view(cut);
     const at = placeOf(view.units, unit);
     if (at < 0) return this.maker.newest(unit, cut);
