@@ -218,7 +218,7 @@ export class FakeKernel implements SessionHost {
     this.#asked.delete(unique);
     request.complete(result ?? bytes.length);
     const body = bytes.subarray(OUT_HEADER_BYTES);
-    resolve({ errno: -view.getInt32(4, true), body, view: viewOf(body) });
+    resolve({ errno: Math.abs(view.getInt32(4, true)), body, view: viewOf(body) });
   }
 }
 
