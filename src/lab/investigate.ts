@@ -3,11 +3,12 @@ import { openCheckerPool } from './check/pool.ts';
 import type { CheckerPool } from './check/types.ts';
 import { explore, type ExploreHooks } from './explore/explore.ts';
 import type { Decide, Exploration, ExploreOptions, Finding } from './explore/types.ts';
-import { type Describe, explainFinding } from './minimise/cause.ts';
+import { explainFinding } from './minimise/cause.ts';
 import type { Cause } from './minimise/types.ts';
 import { openCrashModel } from './model/crash-model.ts';
 import { stateId } from './model/state-id.ts';
 import type { CrashModel } from './model/types.ts';
+import { openPlaces } from './places/places.ts';
 
 /** How an exploration is followed by the search for causes. */
 export interface InvestigateOptions {
@@ -70,22 +71,26 @@ async function explainAll(
   options: InvestigateOptions,
   hooks: InvestigateHooks,
 ): Promise<Cause[]> {
-  const decide = decideWith(model, pool);
   const failures = exploration.findings
     .filter(({ verdict }) => verdict.outcome === 'fail')
     .toSorted((a, b) => b.count - a.count);
-  const causes: Cause[] = [];
-  for (const finding of failures.slice(0, options.mostCauses)) {
-    if (hooks.interrupted.aborted) break;
-    hooks.explaining?.(finding);
-    causes.push(
-      await explainFinding(model, finding, decide, {
-        mostStates: options.statesForCause,
-        describe: null satisfies Describe | null,
-      }),
-    );
+  if (failures.length === 0) return [];
+  const decide = decideWith(model, pool);
+  const places = await openPlaces(model);
+  const describe = (disk: number, offset: number): Promise<string | null> =>
+    places.describe(disk, offset);
+  try {
+    const causes: Cause[] = [];
+    for (const finding of failures.slice(0, options.mostCauses)) {
+      if (hooks.interrupted.aborted) break;
+      hooks.explaining?.(finding);
+      const limits = { mostStates: options.statesForCause, describe };
+      causes.push(await explainFinding(model, finding, decide, limits));
+    }
+    return causes;
+  } finally {
+    await places.close();
   }
-  return causes;
 }
 
 /** Asks the pool, and remembers. */

@@ -18,6 +18,8 @@ export interface Smallest {
   readonly statesTried: number;
 }
 
+type Found = Omit<Smallest, 'minimal' | 'statesTried'>;
+
 /** A piece of a state that can be set back: a whole request, or one unit with the version it holds. */
 type Piece = number | readonly [unit: number, version: number];
 
@@ -59,7 +61,7 @@ export class Search {
   }
 
   /** Under M0 a state is a number: the largest that fails says what must be lost, the smallest what must be there. */
-  async #shortestPrefix(state: StateSpec): Promise<Omit<Smallest, 'minimal' | 'statesTried'>> {
+  async #shortestPrefix(state: StateSpec): Promise<Found> {
     const { requests } = this.#model.view(state.cut);
     const prefix = (count: number): StateSpec => ({
       cut: state.cut,
@@ -82,16 +84,21 @@ export class Search {
     };
   }
 
-  async #fewestPieces(state: StateSpec): Promise<Omit<Smallest, 'minimal' | 'statesTried'>> {
+  /** Makes it small, moves it to the earliest cut where that fails, and makes that small: other requests are open there. */
+  async #fewestPieces(state: StateSpec): Promise<Found> {
+    const found = await this.#fewestAt(state);
+    const early = await this.#earliest(found.state);
+    return early === null ? found : this.#fewestAt(early);
+  }
+
+  async #fewestAt(state: StateSpec): Promise<Found> {
     const view = this.#model.view(state.cut);
     const chosen = new Int32Array(view.units.length);
     this.#model.choose(view, state.rule, chosen);
     const { lost, whole } = await this.#leastLost(view, state, chosen);
     const kept = await this.#leastKept(view, chosen, lost);
-    const smaller = kept?.state ?? whole;
-    const early = await this.#earliest(smaller);
     return {
-      state: early,
+      state: kept?.state ?? whole,
       lost: requestsOf(this.#model, view, lost, 'lost'),
       kept: requestsOf(this.#model, view, kept?.pieces ?? [], 'kept'),
       units: lost.flatMap((piece) => (typeof piece === 'number' ? [] : [piece[0]])),
@@ -148,8 +155,8 @@ export class Search {
     return { pieces: fewest, state: keptRule(fewest) };
   }
 
-  /** The same rule at the earliest cut where it is legal and still fails. */
-  async #earliest(state: StateSpec): Promise<StateSpec> {
+  /** The same rule at the earliest cut where it is legal and still fails; null: at none before. */
+  async #earliest(state: StateSpec): Promise<StateSpec | null> {
     const first = Math.max(0, state.cut - MOST_EARLIER_CUTS);
     for (let cut = first; cut < state.cut && !this.exhausted; cut += 1) {
       const earlier = { cut, rule: state.rule };
@@ -157,7 +164,7 @@ export class Search {
       if (this.#model.whyIllegal(earlier) !== null) continue;
       if (await this.#fails(earlier)) return earlier;
     }
-    return state;
+    return null;
   }
 }
 
