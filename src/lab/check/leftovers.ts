@@ -30,11 +30,11 @@ export async function emptyScratch(
   scratch: string,
   output: number,
 ): Promise<boolean> {
-  const names = readdirSync(scratch);
-  if (names.length === 0) return true;
+  // Before anything is looked at: a file system that reads from this very thread would never answer it.
   for (const at of mountsUnder(scratch)) await help(reactor, ['umount', '-l', at], output);
   if (mountsUnder(scratch).length > 0) return false;
-  for (const name of names) rmSync(join(scratch, name), { recursive: true, force: true });
+  for (const name of readdirSync(scratch))
+    rmSync(join(scratch, name), { recursive: true, force: true });
   return true;
 }
 

@@ -27,7 +27,7 @@ export const DETAIL_CHARACTERS = 1000;
 export const REACTOR_PAGES = 64;
 
 /** How many states a checker of ours is given at once: few messages, and still an answer every few milliseconds. */
-export const MODULE_BATCH = 256;
+export const MODULE_BATCH = 64;
 
 /** How long the kernel may take to tell that an ended process has closed its files, before we look who holds them. */
 export const CLOSE_WAIT_MS = 50;
@@ -38,8 +38,14 @@ export const LET_GO_MS = 5000;
 /** How long a helper program (umount, losetup) may take. */
 export const HELPER_LIMIT_MS = 10_000;
 
-/** What the pool adds to a checker's own time limit before it ends the worker: the checker has no limit inside ours. */
+/** What the pool adds to the time limit that a checker keeps by itself, before it ends the checker's worker. */
 export const WATCHDOG_GRACE_MS = 10_000;
 
-/** How often a worker may be started anew without a single run in between: then it cannot work at all. */
+/** How often a worker may end in a row before it has begun with a state: then it cannot work at all. */
 export const FRUITLESS_STARTS = 3;
+
+/** How long a worker may take to end in its own way: to unmount, and to end a program that it started. */
+export const CLOSE_LIMIT_MS = 10_000;
+
+/** How often the checker that runs while its worker is closed is killed again: the next may just have been started. */
+export const KILL_AGAIN_MS = 50;

@@ -25,7 +25,12 @@ export const PROGRESS = {
   RUNS: 1,
   /** The process group of the checker that is running, or 0. */
   GROUP: 2,
+  /** 1: the pool closes, no further state is begun. */
+  CLOSING: 3,
 } as const;
+
+/** PROGRESS.STATE of a batch that the worker has not yet looked at. */
+export const NOT_BEGUN = -1;
 
 export interface Batch {
   readonly type: 'run';
@@ -61,4 +66,4 @@ export interface WorkerFailed {
   readonly error: { readonly name: string; readonly message: string; readonly hint: string | null };
 }
 
-export type FromWorker = WorkerReady | BatchDone | WorkerFailed | { readonly type: 'closed' };
+export type FromWorker = WorkerReady | BatchDone | WorkerFailed;

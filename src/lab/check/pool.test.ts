@@ -1,91 +1,8 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
-import { TraceBuilder } from '../../trace/builder.ts';
-import { openCrashModel } from '../model/crash-model.ts';
-import type { CrashModel, StateSpec } from '../model/types.ts';
-import { mountsUnder } from './lab-folder.ts';
-import { openCheckerPool } from './pool.ts';
-import type { CheckerPool, CheckerSpec, Run } from './types.ts';
-
-const folder = mkdtempSync(join(tmpdir(), 'holdfast-pool-test-'));
-test.after(() => rmSync(folder, { recursive: true }));
-
-const ALL: StateSpec = { cut: 0, rule: { kind: 'all' } };
-const FLOOR: StateSpec = { cut: 0, rule: { kind: 'floor' } };
-
-let traces = 0;
-
-/** Two disks; the first two blocks of the first are written, and one of the second. All is open at the only cut. */
-function makeModel(): CrashModel {
-  const builder = new TraceBuilder({ disks: [{ sizeBytes: 256 * 1024 }, { sizeBytes: 65_536 }] });
-  builder.wrote({ offset: 0, data: Buffer.from('SECRET-A'.repeat(512)) });
-  builder.mark('ack', 'row 1');
-  builder.wrote({ offset: 8192, data: Buffer.from('SECRET-B'.repeat(512)) });
-  builder.wrote({ disk: 1, offset: 0, data: Buffer.from('SECRET-C'.repeat(512)) });
-  traces += 1;
-  const trace = builder.save(join(folder, `trace${traces}`));
-  return openCrashModel(trace, { model: 'M2', unitBytes: 512, overlap: 'issued', poison: false });
-}
-
-interface Opened {
-  readonly pool: CheckerPool;
-  readonly model: CrashModel;
-}
-
-async function withPool<T>(
-  checker: Partial<CheckerSpec> & Pick<CheckerSpec, 'kind' | 'options'>,
-  jobs: number,
-  use: (opened: Opened) => Promise<T>,
-): Promise<T> {
-  const model = makeModel();
-  const before = labFolders();
-  const remarks: string[] = [];
-  const pool = await openCheckerPool({
-    model,
-    checker: { timeoutMs: 5000, ...checker },
-    jobs,
-    wantReads: true,
-    remark: (line) => remarks.push(line),
-  });
-  try {
-    assert.deepEqual(remarks, []);
-    return await use({ pool, model });
-  } finally {
-    await pool.close();
-    model.trace.close();
-    assert.deepEqual(labFolders(), before);
-  }
-}
-
-const command = (line: string): Pick<CheckerSpec, 'kind' | 'options'> => {
-  return { kind: 'command', options: { command: line } };
-};
-
-function moduleChecker(name: string, text: string): Pick<CheckerSpec, 'kind' | 'options'> {
-  const path = join(folder, `${name}.ts`);
-  writeFileSync(path, text);
-  return { kind: 'module', options: { path } };
-}
-
-/** What labs have made in the usual places. */
-function labFolders(): string[] {
-  return [tmpdir(), '/dev/shm'].flatMap((parent) =>
-    readdirSync(parent).filter((name) => name.startsWith(`holdfast-lab-${process.pid}-`)),
-  );
-}
-
-async function one(pool: CheckerPool, state: StateSpec): Promise<Run> {
-  const [run] = await pool.run([state]);
-  assert.ok(run !== undefined);
-  return run;
-}
-
-function outcomes(runs: readonly Run[]): string[] {
-  return runs.map(({ verdict }) => `${verdict.outcome} ${verdict.class}`.trim());
-}
+import { ALL, command, FLOOR, folder, one, outcomes, withPool } from './testing.ts';
 
 test('a program reads each state from its own file, and its reads are seen', async () => {
   await withPool(
@@ -169,73 +86,15 @@ test('a program with the disk open from an earlier run gets errors, not another 
   });
 });
 
-test('a checker module is run in the thread, many states at once', async () => {
-  const text = `
-    export const name = 'first block';
-    export const usesAcks = false;
-    export async function check({ devices, acks, files, scratch }, { readAll, pass, fail, skip }) {
-      const [bytes] = [await readAll(devices[0], 3, 8)];
-      if (files.length > 0 || acks.length !== 1 || !scratch) throw new Error('subject 1');
-      const text = Buffer.from(bytes).toString();
-      return text === 'RET-ASEC' ? pass('new') : fail('atomicity', 'block 0 is ' + bytes[0]);
-    }`;
-  await withPool(moduleChecker('first', text), 2, async ({ pool, model }) => {
-    assert.equal(pool.checkerName, 'first block');
-    assert.ok(pool.batch > 1);
-    const states = Array.from({ length: 100 }, (_, i) => (i % 3 === 0 ? FLOOR : ALL));
-    const runs = (await Promise.all([pool.run(states), pool.run(states.toReversed())])).flat();
-    const names = states.map((state) => (state === ALL ? 'pass new' : 'fail block # is #'));
-    assert.deepEqual(outcomes(runs), [...names, ...names.toReversed()]);
-    assert.deepEqual([...(runs[5]?.reads ?? [])], [model.unitAt(0, 0)]);
+test('a pool that is closed in the middle ends what runs, soon', async () => {
+  const waiting = await withPool(command('tail -f {disk}'), 2, async ({ pool }) => {
+    const asked = [1, 2, 3, 4].map(() => pool.run([ALL]));
+    const ends = Promise.allSettled(asked);
+    await new Promise((resolve) => {
+      setTimeout(resolve, 100);
+    });
+    return { ends, closing: performance.now() };
   });
-});
-
-test('a module that throws, or answers nothing, has not judged', async () => {
-  const text = `
-    let runs = 0;
-    export const check = () => {
-      runs += 1;
-      if (runs === 1) throw new Error('no 17');
-      return runs === 2 ? undefined : { outcome: 'fail', axis: 'speed', class: '', detail: '' };
-    };`;
-  await withPool(moduleChecker('bad', text), 1, async ({ pool }) => {
-    assert.deepEqual(outcomes(await pool.run([ALL, ALL, ALL])), [
-      'checker-error throws no #',
-      'checker-error answers no verdict',
-      'checker-error answers no verdict',
-    ]);
-  });
-});
-
-test('a worker that dies costs the one state that killed it', async () => {
-  const text = `
-    export async function check({ devices }, { readAll, pass }) {
-      const [byte] = await readAll(devices[0], 0, 1);
-      if (byte === 0) process.exit(3);
-      return pass();
-    }`;
-  await withPool(moduleChecker('dying', text), 1, async ({ pool }) => {
-    const dead = 'checker-error ends its thread';
-    const runs = await pool.run([ALL, ALL, FLOOR, ALL, FLOOR, FLOOR, ALL]);
-    assert.deepEqual(outcomes(runs), ['pass', 'pass', dead, 'pass', dead, dead, 'pass']);
-    assert.deepEqual(outcomes(await pool.run([ALL])), ['pass']);
-  });
-});
-
-test('a checker that cannot be had is said when the pool opens, and nothing stays behind', async () => {
-  for (const [spec, message] of [
-    [command('true'), /write \{disk\}/],
-    [command('true {disk7}'), /the trace has 2 disks/],
-    [{ kind: 'module', options: { path: join(folder, 'none.ts') } }, /cannot be loaded/],
-    [moduleChecker('empty', 'export const a = 1;'), /exports no check/],
-    [{ kind: 'module', options: {} }, /needs the option 'path'/],
-    [{ kind: 'nonsense', options: {} }, /nonsense/],
-  ] as const) {
-    await assert.rejects(
-      withPool(spec, 2, async () => {}),
-      { message },
-    );
-  }
-  assert.deepEqual(labFolders(), []);
-  assert.deepEqual(mountsUnder(folder), []);
+  assert.ok(performance.now() - waiting.closing < 3000);
+  for (const end of await waiting.ends) assert.equal(end.status, 'rejected');
 });

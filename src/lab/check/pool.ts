@@ -7,9 +7,10 @@ import { traceParts } from '../../trace/reader.ts';
 import { shareModel } from '../model/crash-model.ts';
 import type { CrashModel, StateSpec } from '../model/types.ts';
 import { makeLabFolder, removeLabFolder, undoMounts } from './lab-folder.ts';
-import { FRUITLESS_STARTS, WATCHDOG_GRACE_MS } from './limits.ts';
+import { CLOSE_LIMIT_MS, FRUITLESS_STARTS, KILL_AGAIN_MS, WATCHDOG_GRACE_MS } from './limits.ts';
 import { killGroup } from './native.ts';
 import {
+  NOT_BEGUN,
   PROGRESS,
   type BatchDone,
   type FromWorker,
@@ -158,6 +159,8 @@ class Member {
   #fruitless = 0;
   #work: Work | null = null;
   #ready = false;
+  #isProcess = false;
+  #begun: Promise<unknown> = Promise.resolve();
   #closing = false;
   #closed: () => void = () => {};
   #watchdog: NodeJS.Timeout | null = null;
@@ -188,13 +191,14 @@ class Member {
     const start: WorkerStart = { ...this.#start, folder, progress: this.#progress };
     // `.ts` in the source tree, `.js` in what `npm run build` makes of it.
     const url = new URL(import.meta.url.replace(/pool(\.\w+)$/, 'worker$1'));
-    return new Promise((ready, failed) => {
+    const begun = new Promise<WorkerReady>((ready, failed) => {
       const worker = new Worker(url, { workerData: start, name: 'checker' });
       this.#worker = worker;
       let error: Error | null = null;
       worker.on('message', (message: FromWorker) => {
         if (message.type === 'ready') {
           this.#ready = true;
+          this.#isProcess = message.batch === 1;
           ready(message);
         } else if (message.type === 'done') {
           this.#done(message);
@@ -210,25 +214,37 @@ class Member {
         this.#ended(folder, error);
       });
     });
+    this.#begun = begun.catch(() => undefined);
+    return begun;
   }
 
   work(work: Work): void {
     this.#work = work;
+    Atomics.store(this.#progress, PROGRESS.STATE, NOT_BEGUN);
     this.#send({ type: 'run', states: work.states.slice(work.runs.length) });
     this.#watch();
   }
 
+  /**
+   * Ends the state at hand, and the thread in its own way. A thread that is beginning is let begin: to end it while it
+   * loads native code would end the process.
+   */
   async close(): Promise<void> {
     this.#closing = true;
+    Atomics.store(this.#progress, PROGRESS.CLOSING, 1);
+    await this.#begun;
     const worker = this.#worker;
     if (worker === null) return;
     const ended = new Promise<void>((resolve) => {
       this.#closed = resolve;
     });
-    if (this.#work === null && this.#ready) this.#send({ type: 'close' });
-    else void worker.terminate();
-    const timer = setTimeout(() => void worker.terminate(), WATCHDOG_GRACE_MS);
+    this.#send({ type: 'close' });
+    // Again and again: it may have been about to start one.
+    const kills = setInterval(() => this.killGroup(), KILL_AGAIN_MS);
+    this.killGroup();
+    const timer = setTimeout(() => void worker.terminate(), CLOSE_LIMIT_MS);
     await ended;
+    clearInterval(kills);
     clearTimeout(timer);
   }
 
@@ -242,11 +258,14 @@ class Member {
     this.#worker?.postMessage(message);
   }
 
-  /** A worker whose run does not end in time is ended itself: its checker has no time limit of its own. */
+  /** A worker whose run does not end in time is ended itself: its checker is our code, or does not keep its limit. */
   #watch(): void {
     this.#watchedRuns = Atomics.load(this.#progress, PROGRESS.RUNS);
-    if (this.#watchdog !== null) return;
-    const limit = this.#start.checker.timeoutMs + WATCHDOG_GRACE_MS;
+    if (this.#watchdog !== null) {
+      this.#watchdog.refresh();
+      return;
+    }
+    const grace = this.#isProcess ? WATCHDOG_GRACE_MS : 0;
     this.#watchdog = setInterval(() => {
       const runs = Atomics.load(this.#progress, PROGRESS.RUNS);
       if (this.#work !== null && runs === this.#watchedRuns) {
@@ -254,7 +273,7 @@ class Member {
         void this.#worker?.terminate();
       }
       this.#watchedRuns = runs;
-    }, limit);
+    }, this.#start.checker.timeoutMs + grace);
   }
 
   #done(message: BatchDone): void {
@@ -307,10 +326,10 @@ class Member {
   async #startAnew(work: Work | null, error: Error | null): Promise<void> {
     const stuck = this.#stuck;
     this.#stuck = false;
-    this.#fruitless += 1;
     const bad = Atomics.load(this.#progress, PROGRESS.STATE);
+    this.#fruitless = bad === NOT_BEGUN ? this.#fruitless + 1 : 0;
     try {
-      if (this.#fruitless > FRUITLESS_STARTS && !stuck) {
+      if (this.#fruitless > FRUITLESS_STARTS) {
         throw error ?? new Error('worker threads end without an error');
       }
       await this.start();
@@ -324,22 +343,17 @@ class Member {
       this.#free();
       return;
     }
-    await this.#goOn(work, bad, blame(stuck, error));
+    if (bad === NOT_BEGUN) this.work(work);
+    else this.#goOn(work, bad, blame(stuck, error));
   }
 
   /** Judges what stood before the state to blame once more, and goes on behind it. */
-  async #goOn(work: Work, bad: number, verdict: Verdict): Promise<void> {
+  #goOn(work: Work, bad: number, verdict: Verdict): void {
     const known = work.runs.length;
     const before = work.states.slice(known, known + bad);
-    const rest: Work = {
-      states: work.states,
-      runs: work.runs,
-      done: work.done,
-      failed: work.failed,
-    };
     const goOn = (runs: readonly Run[]): void => {
-      rest.runs.push(...runs, { verdict, reads: null, durationMs: 0 });
-      this.#finish(rest);
+      work.runs.push(...runs, { verdict, reads: null, durationMs: 0 });
+      this.#finish(work);
     };
     if (before.length === 0) goOn([]);
     else this.work({ states: before, runs: [], done: goOn, failed: work.failed });

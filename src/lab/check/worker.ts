@@ -98,14 +98,17 @@ class Worker {
     return this.#files === null ? MODULE_BATCH : 1;
   }
 
-  async run(states: readonly StateSpec[]): Promise<Run[]> {
+  /** Null: the pool closes, and wants no answer. */
+  async run(states: readonly StateSpec[]): Promise<Run[] | null> {
     const runs: Run[] = [];
     for (const [i, state] of states.entries()) {
+      if (this.#closing) return null;
       Atomics.store(this.#progress, PROGRESS.STATE, i);
       Atomics.add(this.#progress, PROGRESS.RUNS, 1);
       runs.push(await this.#judge(state));
     }
-    return runs;
+    // The last program may have been killed for it.
+    return this.#closing ? null : runs;
   }
 
   async close(): Promise<void> {
@@ -145,6 +148,10 @@ class Worker {
       verdict = doubt('leaves a file system mounted in its scratch folder', this.#scratch);
     }
     return { verdict, reads, durationMs };
+  }
+
+  get #closing(): boolean {
+    return Atomics.load(this.#progress, PROGRESS.CLOSING) === 1;
   }
 
   #emptyScratch(): Promise<boolean> {
@@ -229,15 +236,18 @@ function packReads(runs: readonly Run[]): { units: Int32Array; ends: Int32Array 
 async function main(port: MessagePort, start: WorkerStart): Promise<void> {
   const say = (message: FromWorker): void => port.postMessage(message);
   const worker = await Worker.open(start);
+  const obey = async (message: ToWorker): Promise<void> => {
+    if (message.type === 'run') {
+      const runs = await worker.run(message.states);
+      if (runs !== null) say(pack(runs, worker.seesReads));
+    } else {
+      await worker.close();
+      port.close();
+    }
+  };
+  let last = Promise.resolve();
   port.on('message', (message: ToWorker) => {
-    const work =
-      message.type === 'run'
-        ? worker.run(message.states).then((runs) => say(pack(runs, worker.seesReads)))
-        : worker.close().then(() => {
-            say({ type: 'closed' });
-            port.close();
-          });
-    work.catch((error: unknown) => fail(port, error));
+    last = last.then(() => obey(message)).catch((error: unknown) => fail(port, error));
   });
   const { name: checkerName, usesAcks } = worker.checker;
   const { seesReads, batch, remark } = worker;
