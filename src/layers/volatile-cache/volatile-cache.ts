@@ -57,7 +57,7 @@ export class VolatileCache implements BlockDevice, IoOwner, AdmitOwner, SyncTarg
   #wholeNow = false;
   #fault: FlushFault | null = null;
   #faultNow: FlushFault | null = null;
-  /** `cutting`: what was under way ends. `off`: nothing is left of it. */
+  /** `cutting`: what was under way to the child ends. `off`: nothing is left of it. */
   #power: 'on' | 'cutting' | 'off' = 'on';
   #passed = 0;
   #inFlight = 0;
@@ -168,7 +168,7 @@ export class VolatileCache implements BlockDevice, IoOwner, AdmitOwner, SyncTarg
 
   writtenBack(error: BlockErrorCode | null): void {
     if (this.#power !== 'on') {
-      // What was written back for room stays written; of a sync that was stopped the cut decides.
+      // What was written back for room stays written. A sync was not answered: of what it wrote the cut decides.
       if (error === null && this.#rangedNow === 0 && !this.#wholeNow) this.#writeBack.drop();
       this.#settle();
     } else if (this.#wholeNow || this.#rangedNow > 0) this.#synced(error);
@@ -184,7 +184,6 @@ export class VolatileCache implements BlockDevice, IoOwner, AdmitOwner, SyncTarg
   cutPower(): void {
     assert(this.#power === 'on', 'the power is off already');
     this.#power = 'cutting';
-    if (this.#writeBack.syncing) this.#writeBack.stop();
   }
 
   /**

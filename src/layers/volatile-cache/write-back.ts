@@ -29,7 +29,6 @@ export class WriteBack implements IoOwner {
   #at = 0;
   #sync = false;
   #busy = false;
-  #stopped = false;
   #error: BlockErrorCode | null = null;
   readonly #idle: Lane[] = [];
   #working = 0;
@@ -48,11 +47,6 @@ export class WriteBack implements IoOwner {
   /** From `start` until the owner has been told. */
   get busy(): boolean {
     return this.#busy;
-  }
-
-  /** Whether what is under way ends with a flush. */
-  get syncing(): boolean {
-    return this.#busy && this.#sync;
   }
 
   /** Puts on the list what all writes up to `order` have left. */
@@ -97,15 +91,9 @@ export class WriteBack implements IoOwner {
     assert(!this.#busy, 'two write-backs at once');
     this.#busy = true;
     this.#sync = sync;
-    this.#stopped = false;
     this.#error = null;
     this.#at = 0;
     this.#pump();
-  }
-
-  /** Begins nothing more: `writtenBack('ECANCELED')` follows when what is under way has ended. */
-  stop(): void {
-    this.#stopped = true;
   }
 
   /** Drops everything on the list, and what is older, from the cache. The list is empty then. */
@@ -138,14 +126,14 @@ export class WriteBack implements IoOwner {
 
   /** The child's flush has ended. */
   ioDone(io: Io): void {
-    this.#end(this.#stopped ? 'ECANCELED' : io.error);
+    this.#end(io.error);
   }
 
   /** A loop with a guard: a child may complete inside `submit`. */
   #pump(): void {
     if (this.#pumping) return;
     this.#pumping = true;
-    while (this.#at < this.#count && !this.#stopped && this.#error === null) {
+    while (this.#at < this.#count && this.#error === null) {
       const lane = this.#idle.pop();
       if (lane === undefined) break;
       this.#working += 1;
@@ -155,8 +143,7 @@ export class WriteBack implements IoOwner {
     }
     this.#pumping = false;
     if (this.#working > 0) return;
-    if (this.#stopped) this.#end('ECANCELED');
-    else if (this.#error !== null || !this.#sync) this.#end(this.#error);
+    if (this.#error !== null || !this.#sync) this.#end(this.#error);
     else {
       this.#flush.reset(OP.FLUSH, 0, 0, 0);
       this.#flush.push(this);
