@@ -42,7 +42,8 @@ export class AppendFile {
     this.#reactor = reactor;
     this.#owner = owner;
     this.#fd = create(path);
-    this.#traits = reactor.files.probeFile(this.#fd);
+    // Never by a plain call, even where the file is in memory: the writes are large, and guests need this thread.
+    this.#traits = { ...reactor.files.probeFile(this.#fd), inlineWrite: false };
     this.#buffer = new RecordBuffer(reactor.pool.apart(PAGE_BYTES, pages ?? BUFFER_PAGES));
   }
 
