@@ -31,6 +31,8 @@ interface Facts {
   readonly writers: readonly number[];
   /** Sectors between which nothing tears, by disk. */
   readonly cells: readonly (readonly number[][])[];
+  /** Images that were asked for before, by instant. */
+  readonly known: Map<number, ReadonlySet<string>>;
 }
 
 /** A version of a cell: a request or -1 for the base. */
@@ -74,7 +76,13 @@ function factsOf(trace: Trace, options: ModelOptions): Facts {
     }
     return groups;
   });
-  return { trace, options, writers: all.filter((r) => isWriter(trace, r)), cells };
+  return {
+    trace,
+    options,
+    writers: all.filter((r) => isWriter(trace, r)),
+    cells,
+    known: new Map(),
+  };
 }
 
 /** When a request begins to work: a barrier waits for what was issued before it. M0 needs no waiting to keep an order. */
@@ -195,9 +203,12 @@ function product(choices: readonly (readonly string[])[]): string[] {
 }
 
 /** The images at an instant: contents of all sectors of all disks. */
-function imagesAt(facts: Facts, t: number): Set<string> {
-  const { model } = facts.options;
-  return model === 'M0' || model === 'M1' ? imagesOfSets(facts, t) : imagesOfUnits(facts, t);
+function imagesAt(facts: Facts, t: number): ReadonlySet<string> {
+  const { options, known } = facts;
+  const byRequest = options.model === 'M0' || options.model === 'M1';
+  const images = known.get(t) ?? (byRequest ? imagesOfSets(facts, t) : imagesOfUnits(facts, t));
+  known.set(t, images);
+  return images;
 }
 
 function eachSector(
@@ -392,6 +403,7 @@ function checkTrace(seed: number): void {
   const keys = new ImageKeys(model);
   const byKey = new Map<string, string>();
   const [atCuts, canonical] = [new Set<string>(), new Set<string>()];
+  const owed = new Map<string, number>();
   for (const { index, event } of model.cuts) {
     const expected = imagesAt(facts, event);
     const found = new Set<string>();
@@ -401,6 +413,7 @@ function checkTrace(seed: number): void {
       states += 1;
       found.add(image);
       atCuts.add(image);
+      owed.set(image, model.cuts[index]?.marks as number);
       assert.equal(model.whyIllegal(state), null, what);
       const key = keys.key(state);
       assert.equal(byKey.get(key) ?? image, image, `${what}: one key, two images`);
@@ -417,8 +430,18 @@ function checkTrace(seed: number): void {
     for (let i = 0; i < 6; i += 1) checkRule(prng, model, index, expected, what);
   }
   const ever = new Set<string>();
-  for (let t = 0; t <= trace.events; t += 1) for (const one of imagesAt(facts, t)) ever.add(one);
+  const owedInTruth = new Map<string, number>();
+  for (let t = 0; t <= trace.events; t += 1) {
+    const marks = trace.marks.filter(({ event }) => event < t).length;
+    for (const one of imagesAt(facts, t)) {
+      ever.add(one);
+      owedInTruth.set(one, marks);
+    }
+  }
   assert.deepEqual([...atCuts].toSorted(), [...ever].toSorted(), `${what}: all instants`);
+  for (const image of ever) {
+    assert.equal(owed.get(image), owedInTruth.get(image), `${what}: owed with ${image}`);
+  }
   assert.equal(canonical.size, ever.size, `${what}: canonical states`);
   assert.equal(byKey.size, ever.size, `${what}: keys`);
   assert.equal(model.countStates(100_000), BigInt(ever.size), `${what}: countStates`);

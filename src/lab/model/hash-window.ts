@@ -1,10 +1,13 @@
 import { MiB } from '../../base/units.ts';
 import { hashWords } from './mix.ts';
 
+/** The most that is read at once. */
+const WINDOW_BYTES = MiB;
+
 /** Hashes stretches of something that is read piece by piece, mostly in order. */
 export class HashWindow {
-  readonly #words = new Int32Array(MiB / 4);
-  readonly #bytes = new Uint8Array(this.#words.buffer);
+  #words = new Int32Array(1024);
+  #bytes = new Uint8Array(this.#words.buffer);
   #read: (offset: number, into: Uint8Array) => void = () => {};
   #start = 0;
   #end = 0;
@@ -21,7 +24,7 @@ export class HashWindow {
    * the window is only told apart from zeroes.
    */
   hash(offset: number, length: number, end: number): number {
-    if (length > this.#bytes.length) return this.#hashLong(offset, length);
+    if (length > WINDOW_BYTES) return this.#hashLong(offset, length);
     const isAligned = (offset - this.#start) % 4 === 0 && length % 4 === 0;
     if (offset < this.#start || offset + length > this.#end || !isAligned) {
       this.#fill(offset, length % 4 === 0 ? end : offset + length);
@@ -39,7 +42,11 @@ export class HashWindow {
 
   /** From `offset` on, as much as there is place for; the last word is filled up with zeroes. */
   #fill(offset: number, end: number): void {
-    const length = Math.min(this.#bytes.length, end - offset);
+    const length = Math.min(WINDOW_BYTES, end - offset);
+    if (length > this.#bytes.length) {
+      this.#words = new Int32Array(WINDOW_BYTES / 4);
+      this.#bytes = new Uint8Array(this.#words.buffer);
+    }
     this.#bytes.fill(0, length, (length + 3) & ~3);
     this.#read(offset, this.#bytes.subarray(0, length));
     this.#start = offset;

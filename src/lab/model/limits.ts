@@ -1,4 +1,4 @@
-/** WRITE_ZEROES and DISCARD up to this size tear in every unit; larger ones (mkfs discards whole disks) only where other requests begin or end. */
+/** Larger zeroes and discards tear only where other requests begin or end: mkfs discards whole disks. */
 export const TORN_ZEROES_BYTES = 1024 * 1024;
 
 /** Versions, those of garbage included, are numbered in 31 bits; this many take 16 GiB of memory. */

@@ -2,9 +2,10 @@ import type { Trace } from '../../trace/trace.ts';
 
 // What a power cut may leave, said once: the words that model, explorer, minimiser and report share.
 //
-// A unit is the smallest piece that a power cut leaves whole (512 bytes, or what the trace's blocks allow). Each unit has versions: what the
-// base held, and one for each request that wrote it, in the order of issue. At a cut, a unit's candidates are those
-// versions that it may hold afterwards.
+// A unit is the smallest piece that a power cut leaves whole: 512 bytes or more, less where requests begin or end within
+// one, more where there are only large zeroes and discards. Each unit has versions: what the base held, and one for each
+// request that wrote it, in the order of issue. At a cut, a unit's candidates are those versions that it may hold
+// afterwards. All of it is defined in docs/concepts/crash-model.md.
 
 export const MODELS = {
   /** The cache keeps the order of writes: a state is a prefix. */
