@@ -102,7 +102,7 @@ onBothReactors(
   },
 );
 
-/** Runs qemu-io, in a mode that makes no flushes of its own, on blklogwrites over what `file` says; the log is made anew unless it is appended to. */
+/** Runs qemu-io on blklogwrites over what `file` says, with no flushes of its own. Appends to the log or makes a new one. */
 async function qemuIo(
   log: string,
   file: string,
