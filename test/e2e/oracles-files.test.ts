@@ -84,7 +84,7 @@ const KEPT: readonly [fs: string, workload: string, options: WorkloadOptions, lo
     'ext4',
     'leveldb',
     { count: 20, sync: true, project: PROJECT },
-    'fail durability: database missing',
+    'fail durability: acknowledged key missing',
   ],
   [
     'ext4',

@@ -109,6 +109,9 @@ test(
     const disk = await makeDisk(folder, 'ext2');
     let crashed = '';
     await withMounted(t, disk, '', async (mounted) => {
+      const idle = mounted.snapshot('idle');
+      const [sound] = await judgeDisks(folder, { kind: 'ext', options: { strict: 'yes' } }, [idle]);
+      assert.equal(show(sound ?? assert.fail()), 'pass not unmounted');
       await stir(mounted.folder);
       const fd = openSync(join(mounted.folder, 'open'), 'w');
       rmSync(join(mounted.folder, 'open'));

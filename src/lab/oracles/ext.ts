@@ -22,7 +22,8 @@ const HARMLESS_LINES: readonly RegExp[] = [
 
 /**
  * After a replay, these are the normal course of things. Open files that were deleted are on the orphan list, and the
- * kernel's own mount clears them too; where that list is a file, 1.47 sees to its blocks last. The sums in the superblock are not journaled: the kernel counts anew.
+ * kernel's own mount clears them too; where that list is a file, e2fsck 1.47 sees to its blocks last. The sums in the
+ * superblock are not journaled: the kernel counts anew.
  */
 const HARMLESS_AFTER_REPLAY: readonly RegExp[] = [
   /^(?:Clearing|Truncating) orphaned inode \d+ \(.*\)$/gm,
@@ -77,15 +78,14 @@ export async function repairExt(disk: string, strict: boolean): Promise<Verdict>
     return doubt(`e2fsck: exit code ${code}`, text);
   }
   if (code === 0 && !replayed) return pass('clean');
-  if (code !== 0 && !replayed && problems.length === 0) {
-    return doubt('e2fsck: corrected, but does not say what', text);
-  }
+  // Without a journal only the mark that it was not unmounted may be corrected, without a word. That this was all, the
+  // second run shows.
   const again = await runProgram('e2fsck', ['-fn', disk], FIXED_TIME);
   if (again.code !== 0) {
     const { problems: left } = readE2fsck(again.text.replaceAll(disk, 'disk'));
     return fail('integrity', `unrepairable: not clean after repair: ${left[0] ?? ''}`, again.text);
   }
-  if (code === 0 || problems.length === 0) return pass('replayed');
+  if (problems.length === 0) return pass(replayed ? 'replayed' : 'not unmounted');
   if (strict) return fail('integrity', `repairable: ${first}`, found);
   return pass('repaired', found);
 }
@@ -117,8 +117,8 @@ export const EXT: DiskOracle = {
   details: [
     'Runs `e2fsck -fy`, which replays the journal and repairs what it finds, and `e2fsck -fn` after it, ' +
       'which must find nothing. Needs neither root nor a kernel that knows the file system.',
-    'Good states: `clean`; `replayed`: the journal was replayed, and nothing more than what follows each replay ' +
-      '(deleted open files are cleared, the free counts of the superblock are counted anew); `repaired`, where a ' +
+    'Good states: `clean`; `not unmounted`: nothing else is wrong, and there is no journal; `replayed`: the journal was ' +
+      'replayed, and nothing more than what follows each replay (deleted open files are cleared, the free counts of the superblock are counted anew); `repaired`, where a ' +
       'repair is forgiven.',
     'Failures, all of integrity: `repairable: …` with the first thing that e2fsck found, and `unrepairable: …`.',
   ],

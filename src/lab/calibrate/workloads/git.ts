@@ -1,7 +1,16 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { findProgram } from '../../oracles/programs.ts';
-import { choice, contentOf, countOption, numberOf, SEED, writeWhole, yesNo } from './support.ts';
+import {
+  choice,
+  contentOf,
+  countOption,
+  numberOf,
+  SEED,
+  syncFileSystem,
+  writeWhole,
+  yesNo,
+} from './support.ts';
 import type { Workload, Workplace } from './types.ts';
 
 const REPOSITORY = 'repository';
@@ -48,12 +57,6 @@ function prepare(place: Workplace): void {
   );
   if (status !== 0) throw new Error(`git init: ${stderr}`);
   syncFileSystem(place.folder);
-}
-
-function syncFileSystem(folder: string): void {
-  const sync = findProgram('sync') ?? 'sync';
-  const { status } = spawnSync(sync, ['--file-system', folder], { stdio: 'inherit' });
-  if (status !== 0) throw new Error(`sync ${folder}: exit code ${status}`);
 }
 
 function run(place: Workplace): void {

@@ -2,7 +2,15 @@ import { join } from 'node:path';
 import { seal, sha256 } from '../../oracles/key-values.ts';
 import { loadModule, PROJECT_OPTION } from '../../oracles/module.ts';
 import type { NeededModule, Settings } from '../../oracles/types.ts';
-import { choice, contentOf, countOption, numberOf, SEED, yesNo } from './support.ts';
+import {
+  choice,
+  contentOf,
+  countOption,
+  numberOf,
+  SEED,
+  syncFileSystem,
+  yesNo,
+} from './support.ts';
 import type { Workload, Workplace } from './types.ts';
 
 const DATABASE = 'store';
@@ -16,6 +24,7 @@ interface LevelModule {
     path: string,
     options: { writeBufferSize: number },
   ) => {
+    open(): Promise<void>;
     put(key: string, value: string, options: { sync: boolean }): Promise<void>;
     close(): Promise<void>;
   };
@@ -53,24 +62,34 @@ async function putAll(
   }
 }
 
-async function runLevel(place: Workplace): Promise<void> {
-  const { settings, folder } = place;
+async function openLevel({ settings, folder }: Workplace) {
   const module = await loadModule('classic-level', String(settings['project']));
   const { ClassicLevel } = module as LevelModule;
   const level = new ClassicLevel(join(folder, DATABASE), { writeBufferSize: WRITE_BUFFER_BYTES });
+  await level.open();
+  return level;
+}
+
+async function runLevel(place: Workplace): Promise<void> {
+  const { settings } = place;
+  const level = await openLevel(place);
   const sync = settings['sync'] === true;
   await putAll(place, (key, value) => level.put(key, value, { sync }));
   await level.close();
 }
 
-async function runLmdb(place: Workplace): Promise<void> {
-  const { settings, folder } = place;
+async function openLmdb({ settings, folder }: Workplace) {
   const { open } = (await loadModule('lmdb', String(settings['project']))) as LmdbModule;
-  const database = open({
+  return open({
     path: join(folder, DATABASE),
     encoding: 'string',
     noSync: settings['sync'] === 'nosync',
   });
+}
+
+async function runLmdb(place: Workplace): Promise<void> {
+  const { settings } = place;
+  const database = await openLmdb(place);
   await putAll(place, async (key, value) => {
     await database.put(key, value);
     if (settings['sync'] === 'flushed') await database.flushed;
@@ -87,7 +106,12 @@ export const LEVELDB: Workload = {
     yesNo('sync', false, "The option `sync` of put(); false is the package's own default."),
     PROJECT_OPTION,
   ],
-  prepare: () => undefined,
+  // How a database begins is another question.
+  prepare: async (place) => {
+    const level = await openLevel(place);
+    await level.close();
+    syncFileSystem(place.folder);
+  },
   run: runLevel,
   manifest: () => [],
   judged: ({ project }) => ({
@@ -110,7 +134,12 @@ export const LMDB: Workload = {
     ),
     PROJECT_OPTION,
   ],
-  prepare: () => undefined,
+  prepare: async (place) => {
+    const database = await openLmdb(place);
+    await database.put('first', seal('value'));
+    await database.close();
+    syncFileSystem(place.folder);
+  },
   run: runLmdb,
   manifest: () => [],
   judged: ({ project }) => ({

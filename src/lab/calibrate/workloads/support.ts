@@ -1,6 +1,8 @@
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { closeSync, fsyncSync, openSync, writeSync } from 'node:fs';
 import { Prng } from '../../../base/prng.ts';
+import { findProgram } from '../../oracles/programs.ts';
 import type { OracleOption, Settings } from '../../oracles/types.ts';
 
 // What workloads share.
@@ -51,6 +53,13 @@ export function syncFolder(path: string): void {
   const fd = openSync(path, 'r');
   fsyncSync(fd);
   closeSync(fd);
+}
+
+/** Makes all of the file system stable [sync(1)]. */
+export function syncFileSystem(folder: string): void {
+  const sync = findProgram('sync') ?? 'sync';
+  const { status } = spawnSync(sync, ['--file-system', folder], { stdio: 'inherit' });
+  if (status !== 0) throw new Error(`sync ${folder}: exit code ${status}`);
 }
 
 /** Writes a whole file, and makes its content stable if `sync` says so. */
