@@ -70,7 +70,7 @@ test(
       checker: {
         kind: 'command',
         options: {
-          command: `mount -o loop {disk} ${at} || exit 10; test "$(cat ${at}/file)" = content`,
+          command: `l=$(losetup -f --show {disk}); mount $l ${at} || exit 10; test "$(cat ${at}/file)" = content`,
         },
         timeoutMs: 10_000,
       },
