@@ -37,20 +37,27 @@ test('a block that is read alone is the only one that is logged', async () => {
   });
 });
 
-test('what one run wrote, or another state held, is never seen by the next', async () => {
-  const line =
-    'if grep -q SECRET {disk}; then s=10; else s=11; fi; ' +
-    'if grep -q SCRIBBLE {disk}; then exit 1; fi; ' +
-    'printf SCRIBBLE | dd of={disk} bs=512 seek=9 conv=notrunc status=none; ' +
-    'printf SCRIBBLE | dd of={disk} bs=512 seek=100 conv=notrunc,fsync status=none; ' +
-    'grep -q SCRIBBLE {disk} || exit 1; exit $s';
-  await withPool(command(line), 1, async ({ pool }) => {
-    for (let i = 0; i < 4; i += 1) {
-      assert.deepEqual(outcomes([await one(pool, ALL)]), ['pass state 10']);
-      assert.deepEqual(outcomes([await one(pool, FLOOR)]), ['pass state 11']);
-    }
+for (const wantReads of [true, false]) {
+  test(`what one run wrote, or another state held, is never seen by the next: reads ${wantReads}`, async () => {
+    const line =
+      'if grep -q SECRET {disk}; then s=10; else s=11; fi; ' +
+      'if grep -q SCRIBBLE {disk}; then exit 1; fi; ' +
+      'printf SCRIBBLE | dd of={disk} bs=512 seek=9 conv=notrunc status=none; ' +
+      'printf SCRIBBLE | dd of={disk} bs=512 seek=100 conv=notrunc,fsync status=none; ' +
+      'grep -q SCRIBBLE {disk} || exit 1; exit $s';
+    await withPool(
+      command(line),
+      1,
+      async ({ pool }) => {
+        for (let i = 0; i < 4; i += 1) {
+          assert.deepEqual(outcomes([await one(pool, ALL)]), ['pass state 10']);
+          assert.deepEqual(outcomes([await one(pool, FLOOR)]), ['pass state 11']);
+        }
+      },
+      wantReads,
+    );
   });
-});
+}
 
 test('exit codes, signals, limits', async () => {
   const line = 'if grep -q SECRET-A {disk}; then kill -SEGV $$; fi; echo durability: gone; exit 1';
@@ -69,22 +76,29 @@ test('exit codes, signals, limits', async () => {
   });
 });
 
-test('a program with the disk open from an earlier run gets errors, not another state', async () => {
-  // It leaves its process group, so that it outlives its run; what it reads late is written down.
-  const late = join(folder, 'late');
-  const line =
-    `if grep -q SECRET-A {disk}; then setsid sh -c "exec 3<{disk}; sleep 0.6; head -c 8 <&3 >${late} 2>&1" ` +
-    '>/dev/null 2>&1 & sleep 0.2; fi';
-  await withPool(command(line), 1, async ({ pool }) => {
-    await one(pool, ALL);
-    await one(pool, FLOOR);
-    await one(pool, FLOOR);
-    await new Promise((resolve) => {
-      setTimeout(resolve, 900);
-    });
-    assert.match(readFileSync(late, 'utf8'), /^head: error/);
+for (const wantReads of [true, false]) {
+  test(`a program with the disk open from an earlier run gets errors: reads ${wantReads}`, async () => {
+    // It leaves its process group, so that it outlives its run; what it reads late is written down.
+    const late = join(folder, 'late');
+    const line =
+      `if grep -q SECRET-A {disk}; then setsid sh -c "exec 3<{disk}; sleep 0.6; head -c 8 <&3 >${late} 2>&1" ` +
+      '>/dev/null 2>&1 & sleep 0.2; fi';
+    await withPool(
+      command(line),
+      1,
+      async ({ pool }) => {
+        await one(pool, ALL);
+        await one(pool, FLOOR);
+        await one(pool, FLOOR);
+        await new Promise((resolve) => {
+          setTimeout(resolve, 900);
+        });
+        assert.match(readFileSync(late, 'utf8'), /^head: error/);
+      },
+      wantReads,
+    );
   });
-});
+}
 
 test('a pool that is closed in the middle ends what runs, soon', async () => {
   const waiting = await withPool(command('tail -f {disk}'), 2, async ({ pool }) => {

@@ -41,6 +41,7 @@ export async function withPool<T>(
   checker: Partial<CheckerSpec> & Pick<CheckerSpec, 'kind' | 'options'>,
   jobs: number,
   use: (opened: Opened) => Promise<T>,
+  wantReads = true,
 ): Promise<T> {
   const model = makeModel();
   const before = labFolders();
@@ -49,7 +50,7 @@ export async function withPool<T>(
     model,
     checker: { timeoutMs: 5000, ...checker },
     jobs,
-    wantReads: true,
+    wantReads,
     remark: (line) => remarks.push(line),
   });
   try {
