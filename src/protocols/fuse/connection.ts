@@ -24,8 +24,11 @@ const ECONNABORTED = 103;
 /** A message is put where the payload of a WRITE is at the start of a page of memory, as it is in the file. */
 const RECEIVE_START = MEMORY_PAGE_BYTES - IN_HEADER_BYTES - WRITE_IN_BYTES;
 
-/** Requests are copied from one process to another: there is nothing to wait for, and nothing to be made stable. */
-const TRAITS: FileTraits = Object.freeze({ inlineRead: false, inlineWrite: false, dsync: false });
+/**
+ * Reads are plain calls: the ring would let a read that finds nothing wait in the kernel (from 5.18 on, O_NONBLOCK or not),
+ * and what waits there keeps the mount alive though its descriptor is closed.
+ */
+const TRAITS: FileTraits = Object.freeze({ inlineRead: true, inlineWrite: false, dsync: false });
 
 const LEAST_BATCH = 2;
 
@@ -67,6 +70,8 @@ export class FuseConnection implements SessionHost {
   /** How many reads are made at once: one more than lately found something, for that one tells that there is no more. */
   #batch = LEAST_BATCH;
   #found = 0;
+  /** A read of this batch found nothing: the rest of them is left out. */
+  #dry = false;
   #lacked = false;
   #waitsForMemory = false;
   #stopping = false;
@@ -166,14 +171,15 @@ export class FuseConnection implements SessionHost {
   #receive(): void {
     this.#found = 0;
     this.#lacked = false;
+    this.#dry = false;
     // All are counted first: one may complete at once.
     const count = Math.min(this.#batch, this.#idle.length);
     this.#reading = count;
     for (let i = 0; i < count; i += 1) {
       const receive = this.#idle.pop() as Receive;
-      receive.page ??= this.#reactor.pool.take();
+      if (!this.#dry) receive.page ??= this.#reactor.pool.take();
       if (receive.page === null) {
-        this.#lacked = true;
+        this.#lacked ||= !this.#dry;
         this.#receiveDone(receive);
         continue;
       }
@@ -199,6 +205,7 @@ export class FuseConnection implements SessionHost {
     else if (result === -ENOENT || result === -EINTR) this.#found += 1;
     else if (result !== -EAGAIN) this.over(`requests cannot be read (errno ${-result})`);
     if (result <= 0) {
+      this.#dry = true;
       receive.page?.release();
       receive.page = null;
     }
