@@ -160,11 +160,13 @@ function startLab(trace: string): { child: ReturnType<typeof spawn>; ready: Prom
     const { openTrace } = await import(${JSON.stringify(url('../../trace/reader.ts'))});
     const { openCrashModel } = await import(${JSON.stringify(url('../model/crash-model.ts'))});
     const { openCheckerPool } = await import(${JSON.stringify(url('./pool.ts'))});
-    const model = openCrashModel(openTrace(${JSON.stringify(trace)}), { model: 'M2', unitBytes: 512, overlap: 'issued', poison: false });
+    const options = { model: 'M2', unitBytes: 512, overlap: 'issued', poison: false };
+    const model = openCrashModel(openTrace(${JSON.stringify(trace)}), options);
     const checker = { kind: 'command', options: { command: 'tail -f {disk}' }, timeoutMs: 1e6 };
     const pool = await openCheckerPool({ model, checker, jobs: 1, wantReads: true });
     void pool.run([{ cut: 0, rule: { kind: 'all' } }]);
-    setTimeout(() => console.log(readdirSync(tmpdir()).find((name) => name.startsWith('holdfast-lab-' + process.pid + '-'))), 300);
+    const isOurs = (name) => name.startsWith('holdfast-lab-' + process.pid + '-');
+    setTimeout(() => console.log(readdirSync(tmpdir()).find(isOurs)), 300);
   `;
   const file = join(folder, 'lab.mjs');
   writeFileSync(file, script);
