@@ -178,7 +178,7 @@ export class FuseConnection implements SessionHost {
     for (let i = 0; i < count; i += 1) {
       const receive = this.#idle.pop() as Receive;
       if (!this.#dry) receive.page ??= this.#reactor.pool.take();
-      if (receive.page === null) {
+      if (this.#dry || receive.page === null) {
         this.#lacked ||= !this.#dry;
         this.#receiveDone(receive);
         continue;
