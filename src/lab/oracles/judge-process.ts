@@ -1,6 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { KiB } from '../../base/units.ts';
+import { KILL_WAIT_MS } from '../check/limits.ts';
 import type { Checker, Subject, Verdict } from '../check/types.ts';
 import type { AnswerMessage } from './judge-messages.ts';
 import { findProgram } from './programs.ts';
@@ -66,9 +67,17 @@ export class JudgeChecker implements Checker {
     if (child === null) return;
     this.#child = null;
     if (child.exitCode !== null || child.signalCode !== null) return;
-    const ended = new Promise((done) => child.once('exit', done));
     killGroup(child);
-    await ended;
+    // One that waits for the kernel, for a disk that does not answer say, cannot be killed: it is left behind.
+    await new Promise<void>((done) => {
+      const timer = setTimeout(done, KILL_WAIT_MS);
+      child.once('exit', () => {
+        clearTimeout(timer);
+        done();
+      });
+    });
+    child.unref();
+    if (child.connected) child.disconnect();
   }
 
   #ask(subject: Subject): Promise<Outcome> {

@@ -13,7 +13,10 @@ interface Lmdb {
 }
 
 interface LmdbModule {
-  open(this: void, options: { path: string; encoding: 'binary'; noSubdir: boolean }): Lmdb;
+  open(
+    this: void,
+    options: { path: string; encoding: 'binary'; noSubdir: boolean; safeRestore: true },
+  ): Lmdb;
 }
 
 function isFile(path: string): boolean {
@@ -24,7 +27,9 @@ async function readByModule(path: string, project: string): Promise<Store> {
   const { open } = (await loadModule('lmdb', project)) as LmdbModule;
   let database: Lmdb | null = null;
   try {
-    database = open({ path, encoding: 'binary', noSubdir: isFile(path) });
+    // This machine has not started anew since the recording, and by the boot id the package would take data for flushed
+    // that no power cut leaves [lmdb "safeRestore"].
+    database = open({ path, encoding: 'binary', noSubdir: isFile(path), safeRestore: true });
     const entries = new Map<string, Buffer>();
     for (const { key, value } of database.getRange()) entries.set(String(key), Buffer.from(value));
     return { entries };
