@@ -1,3 +1,4 @@
+import { beginOf } from '../model/requests.ts';
 import type { CrashModel } from '../model/types.ts';
 import type { CutTally, Tally } from './tally.ts';
 import type { CutCoverage } from './types.ts';
@@ -36,10 +37,10 @@ function reachedBy(cut: CutTally, exact: CutTally['exact']): CutCoverage['reache
 
 /** The first cut after the note 'begin'; 0 without one. Before it, the disk is not yet the workload's. */
 export function firstCut(model: CrashModel): number {
-  const begin = model.trace.marks.find(({ kind, text }) => kind === 'note' && text === 'begin');
-  if (begin === undefined) return 0;
+  const begin = beginOf(model.trace);
+  if (begin === null) return 0;
   return Math.max(
     0,
-    model.cuts.findIndex(({ event }) => event > begin.event),
+    model.cuts.findIndex(({ event }) => event > begin),
   );
 }

@@ -391,6 +391,27 @@ test('L: nothing is ever stable', () => {
   assert.deepEqual(statesOf(model, [0]), ['0', '1', '2']);
 });
 
+test("L: what was done at the note 'begin' is stable: only the workload's disk lies", () => {
+  const builder = new TraceBuilder();
+  builder.wrote(at(0, 1));
+  builder.wrote(at(0, 2));
+  const late = builder.write(at(1, 3));
+  builder.mark('note', 'begin');
+  builder.done(late);
+  builder.flushed();
+  builder.wrote(at(0, 4));
+  builder.flushed();
+  const model = open(builder, 'L');
+  assert.deepEqual(
+    model.cuts.map(({ why, request }) => [why, request]),
+    [
+      ['flush', -1],
+      ['end', -1],
+    ],
+  );
+  assert.deepEqual(statesOf(model, [0, 1]), ['2 0', '2 3', '4 0', '4 3']);
+});
+
 test('writes in flight together may come in any order, where that is asked for', () => {
   const builder = new TraceBuilder();
   const [a, b] = [builder.write(at(0, 1)), builder.write(at(0, 2))];

@@ -105,7 +105,11 @@ function startOf({ trace, writers, options }: Facts, r: number): number {
 function isStable(facts: Facts, r: number, cell: readonly number[], t: number): boolean {
   const { trace, options } = facts;
   const { count, done, disk, source, op, offset, length } = trace.requests;
-  if (options.model === 'L' || !isOk(trace, r) || isVague(trace, r)) return false;
+  if (!isOk(trace, r) || isVague(trace, r)) return false;
+  if (options.model === 'L') {
+    const begin = trace.marks.find(({ text }) => text === 'begin')?.event ?? 0;
+    return (done[r] as number) < begin && begin < t;
+  }
   if ((done[r] as number) >= t) return false;
   if (has(trace, r, FLAG.FUA | FLAG.BARRIER)) return true;
   for (let f = 0; f < count; f += 1) {
@@ -297,6 +301,7 @@ function randomTrace(prng: Prng): Trace {
       if (prng.chance(0.08)) builder.failed(request as number);
       else builder.done(request as number);
       if (prng.chance(0.1)) builder.mark('ack', 'x');
+      if (prng.chance(0.1)) builder.mark('note', 'begin');
     }
     if (prng.chance(0.04)) break;
   }

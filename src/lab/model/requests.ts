@@ -3,6 +3,12 @@ import { NEVER, type Trace } from '../../trace/trace.ts';
 
 // What kind of request is this: said once for all parts of the model.
 
+/** The event of the note 'begin': what comes before it is preparation. Null: there is none. */
+export function beginOf(trace: Trace): number | null {
+  const begin = trace.marks.find(({ kind, text }) => kind === 'note' && text === 'begin');
+  return begin === undefined ? null : begin.event;
+}
+
 export function writesUnits(trace: Trace, request: number): boolean {
   const { op, length } = trace.requests;
   if ((length[request] as number) === 0) return false;

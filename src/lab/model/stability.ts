@@ -1,6 +1,7 @@
 import { FLAG, OP } from '../../block/io.ts';
 import { NEVER, type Trace } from '../../trace/trace.ts';
 import {
+  beginOf,
   canBeStable,
   hasFlag,
   leavesAnything,
@@ -93,7 +94,12 @@ export class Stability {
   }
 
   run(): { cuts: readonly Cut[]; requests: RequestTables } {
-    const prunes = this.#options.model === 'L' ? [] : this.#prunes();
+    if (this.#options.model === 'L') {
+      this.#believeUntilBegin();
+      this.#addCut(this.#trace.events, 'end', -1);
+      return { cuts: this.#cuts, requests: this.#requestTables() };
+    }
+    const prunes = this.#prunes();
     const { done } = this.#trace.requests;
     const completed = this.#completed();
     let next = 0;
@@ -107,6 +113,18 @@ export class Stability {
     }
     this.#addCut(this.#trace.events, 'end', -1);
     return { cuts: this.#cuts, requests: this.#requestTables() };
+  }
+
+  /** L: the disk begins to lie with the workload. What was done at the note 'begin' is stable then, and nothing after it. */
+  #believeUntilBegin(): void {
+    const begin = beginOf(this.#trace);
+    if (begin === null) return;
+    this.#event = begin;
+    const { done } = this.#trace.requests;
+    for (const request of this.#completed()) {
+      if ((done[request] as number) < begin) this.#makeStable(request);
+    }
+    if (this.#changed) this.#addCut(begin, 'flush', -1);
   }
 
   #prunes(): Prune[] {

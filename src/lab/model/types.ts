@@ -16,7 +16,7 @@ export const MODELS = {
   M2: 'any subset of units',
   /** As M2, and a unit that was being written may hold garbage. */
   M3: 'any subset of units, with garbage where the cut fell',
-  /** Not legal for a disk: flushes and FUA do nothing. To see that a failure is found at all. */
+  /** Not legal for a disk: from the note 'begin' on flushes and FUA do nothing. To see that a failure is found at all. */
   L: 'a disk that lies about FLUSH',
 } as const;
 export type ModelName = keyof typeof MODELS;
@@ -44,7 +44,7 @@ export interface Cut {
   readonly event: number;
   /** done: only under M3, where a write cannot be garbage any more once it is done. */
   readonly why: 'flush' | 'fua' | 'done' | 'end';
-  /** The request that completes; -1 at the end. */
+  /** The request that completes; -1 at the end, and where a disk begins to lie (L). */
   readonly request: number;
   /** How many marks of the trace have been made by then: what is owed. */
   readonly marks: number;
