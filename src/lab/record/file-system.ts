@@ -38,39 +38,38 @@ export async function makeFileSystem(
   }
 }
 
-/** A mounted file system. */
-export interface Mounted {
-  unmount(): Promise<void>;
+/** How a shell says that it could not mount; programs in the same position use the same number. */
+export const CANNOT_MOUNT = 125;
+
+// A signal ends the workload, not the shell: it still has to unmount.
+const SCRIPT = `
+trap : TERM INT
+mount -t "$1" -o "$2" "$3" "$4" || exit ${CANNOT_MOUNT}
+folder=$4
+shift 4
+"$@"
+code=$?
+umount "$folder" || umount --lazy "$folder"
+exit $code`;
+
+/** What is mounted where. */
+export interface MountChoice {
+  readonly type: string;
+  readonly path: string;
+  readonly at: string;
+  readonly options: string;
 }
 
-/** Mounts `path` at the folder `at` through a loop device. Needs root. Throws ConfigError. */
-export async function mountFileSystem(
-  type: string,
-  path: string,
-  at: string,
-  options: string,
-): Promise<Mounted> {
+/**
+ * A command that mounts a file system through a loop device, runs `command`, and unmounts; it ends as `command` does, or with
+ * CANNOT_MOUNT. The mount is seen by these processes alone: in a name space of everyone, any process that copies it
+ * would keep the file system alive when the server below it has gone. Needs root.
+ */
+export function mountedCommand(
+  { type, path, at, options }: MountChoice,
+  command: readonly string[],
+): string[] {
   const words = ['loop', ...(options === '' ? [] : [options])].join(',');
-  try {
-    await run('mount', ['-t', type, '-o', words, path, at]);
-  } catch (error) {
-    const why = (error as { stderr?: string }).stderr ?? messageOf(error);
-    throw new ConfigError(
-      `the recorded disk cannot be mounted as ${type}: ${why.trim()}`,
-      process.getuid?.() === 0
-        ? 'see dmesg; the kernel has to know the file system and the options'
-        : 'mounting needs root; without it, let a virtual machine mount the disk',
-      { cause: error },
-    );
-  }
-  return {
-    unmount: async () => {
-      await run('umount', [at]).catch(async (error: unknown) => {
-        // What still runs there must not hold the recording up.
-        await run('umount', ['--lazy', at]).catch(() => {
-          throw error;
-        });
-      });
-    },
-  };
+  const apart = ['unshare', '--mount', '--propagation', 'private'];
+  return [...apart, 'sh', '-c', SCRIPT, 'sh', type, words, path, at, ...command];
 }

@@ -6,7 +6,7 @@ import { ConfigError } from '../../base/errors.ts';
 import type { CacheMode } from '../../durability/modes.ts';
 import type { ListenConfig, ServerConfig } from '../../server/config.ts';
 import { startServer, type Server } from '../../server/server.ts';
-import { makeFileSystem, mountFileSystem, type Mounted } from './file-system.ts';
+import { CANNOT_MOUNT, makeFileSystem, type MountChoice, mountedCommand } from './file-system.ts';
 import { makeRecordingDisk } from './recording-disk.ts';
 import { fillIn, runWorkload } from './workload.ts';
 
@@ -72,7 +72,7 @@ export async function record(options: RecordOptions, hooks: RecordHooks): Promis
     undo.push(() => server.stop());
     const control = join(place, 'control');
     undo.push(await hooks.serving(server, control));
-    return await runOn(options, hooks, server, place, control, undo);
+    return await runOn(options, hooks, server, place, control);
   } finally {
     for (const step of undo.toReversed()) await step();
   }
@@ -84,35 +84,34 @@ async function runOn(
   server: Server,
   place: string,
   control: string,
-  undo: (() => Promise<void> | void)[],
 ): Promise<number> {
   const path = diskName(options.face, server);
-  const mounted = await prepare(options, path, place);
-  if (mounted !== null) undo.push(() => mounted.unmount());
+  const mount = await prepare(options, path, place);
   await server.mark('note', BEGIN);
-  const mount = mounted === null ? undefined : join(place, 'mount');
+  const command = fillIn(options.command, { disk: path, mount: mount?.at, control });
   const code = await runWorkload({
-    command: fillIn(options.command, { disk: path, mount, control }),
+    command: mount === null ? command : mountedCommand(mount, command),
     env: {
       HOLDFAST_DISK: path,
       HOLDFAST_CONTROL: control,
-      ...(mount === undefined ? {} : { HOLDFAST_MOUNT: mount }),
+      ...(mount === null ? {} : { HOLDFAST_MOUNT: mount.at }),
     },
     ackPattern: options.ackPattern,
     acknowledged: (text) => void server.mark('ack', text),
     line: hooks.line,
     signal: options.signal,
   });
+  if (mount !== null && code === CANNOT_MOUNT) refuseMount(mount.type);
   await server.mark('note', 'end');
   return code;
 }
 
-/** Makes and mounts the file system, and lets the user put things there. Null: there is none. */
+/** Makes the file system, and lets the user put things there. Null: there is none. */
 async function prepare(
   options: RecordOptions,
   path: string,
   place: string,
-): Promise<Mounted | null> {
+): Promise<MountChoice | null> {
   const { fileSystem, face } = options;
   if (fileSystem === null) return null;
   if (face !== 'fuse') {
@@ -123,26 +122,35 @@ async function prepare(
   }
   const { type, make, mountOptions } = fileSystem;
   if (make !== null) await makeFileSystem(type, path, make);
-  const folder = join(place, 'mount');
-  mkdirSync(folder);
-  const mount = (): Promise<Mounted> => mountFileSystem(type, path, folder, mountOptions);
-  if (options.prepare === null) return mount();
-  const first = await mount();
+  const at = join(place, 'mount');
+  mkdirSync(at);
+  const mount: MountChoice = { type, path, at, options: mountOptions };
+  if (options.prepare === null) return mount;
   const code = await runWorkload({
-    command: fillIn(options.prepare, { disk: path, mount: folder }),
+    command: mountedCommand(mount, fillIn(options.prepare, { disk: path, mount: at })),
     env: {},
     ackPattern: NOTHING,
     acknowledged: () => {},
     line: () => {},
     signal: options.signal,
-  }).finally(() => first.unmount());
+  });
+  if (code === CANNOT_MOUNT) refuseMount(type);
   if (code !== 0) {
     throw new ConfigError(
       `the preparation of the workload ended with ${code}`,
       `it was: ${options.prepare.join(' ')}`,
     );
   }
-  return mount();
+  return mount;
+}
+
+function refuseMount(type: string): never {
+  throw new ConfigError(
+    `the recorded disk cannot be mounted as ${type}, or the workload ended with ${CANNOT_MOUNT}`,
+    process.getuid?.() === 0
+      ? 'see what mount said, and dmesg; the kernel has to know the file system and the options'
+      : 'mounting needs root; without it, let a virtual machine mount the disk',
+  );
 }
 
 /** Where clients reach the disk, in a private folder. */

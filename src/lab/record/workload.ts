@@ -24,9 +24,13 @@ export async function runWorkload(workload: Workload): Promise<number> {
   const child = spawn(program, args, {
     stdio: ['inherit', 'pipe', 'inherit'],
     env: { ...process.env, ...workload.env },
-    signal: workload.signal,
-    killSignal: 'SIGTERM',
+    // A group of its own, so that all of it can be told to end.
+    detached: true,
   });
+  const end = (): void => {
+    if (child.pid !== undefined) process.kill(-child.pid, 'SIGTERM');
+  };
+  workload.signal.addEventListener('abort', end, { once: true });
   const lines = createInterface({ input: child.stdout });
   lines.on('line', (line) => {
     const match = workload.ackPattern.exec(line);
@@ -36,7 +40,6 @@ export async function runWorkload(workload: Workload): Promise<number> {
   const read = new Promise((resolve) => lines.once('close', resolve));
   const code = await new Promise<number>((resolve, reject) => {
     child.once('error', (error) => {
-      if (error.name === 'AbortError') return;
       reject(
         new ConfigError(
           `the workload cannot be started: ${messageOf(error)}`,
@@ -49,6 +52,7 @@ export async function runWorkload(workload: Workload): Promise<number> {
       resolve(exit ?? 128 + (signal === null ? 0 : constants.signals[signal]));
     });
   });
+  workload.signal.removeEventListener('abort', end);
   await read;
   return code;
 }
