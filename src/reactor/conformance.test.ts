@@ -5,6 +5,7 @@ import { listenTests } from './conformance/listeners.ts';
 import { streamTests } from './conformance/streams.ts';
 import { timeTests } from './conformance/time.ts';
 import { tlsTests } from './conformance/tls.ts';
+import { watchTests } from './conformance/watches.ts';
 
 // What must hold for every reactor. The same tests run on each kind that this host has.
 
@@ -21,6 +22,7 @@ for (const kind of ['portable', 'io_uring'] as const satisfies readonly Kind[]) 
     listenTests(get);
     fileTests(get);
     timeTests(get);
+    watchTests(get);
     tlsTests(get);
   });
 }
