@@ -97,7 +97,7 @@ test('bash completes commands, options and their values', { skip: !has('bash') }
   assert.deepEqual(complete('holdfast', 'la'), ['lab']);
   assert.deepEqual(complete('holdfast', 'lab', 'cu'), ['cut']);
   assert.deepEqual(complete('holdfast', 'lab', 'cut', '--see'), ['--seed']);
-  assert.deepEqual(complete('holdfast', 'man', 'lab-c'), ['lab-cut']);
+  assert.deepEqual(complete('holdfast', 'man', 'lab-cu'), ['lab-cut']);
 });
 
 test('wrap keeps words whole and lines short', () => {

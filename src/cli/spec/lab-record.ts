@@ -88,7 +88,8 @@ export const LAB_RECORD: CommandSpec = {
     {
       text: 'A virtual machine, which prints ACK lines on its serial port',
       command:
-        'holdfast lab record --disk vm.img --face nbd -o vm.trace -- qemu-system-x86_64 -nographic -drive file={disk},format=raw,if=virtio',
+        'holdfast lab record --disk vm.img --face nbd -o vm.trace -- ' +
+        'qemu-system-x86_64 -nographic -drive file={disk},format=raw,if=virtio',
     },
   ],
 };

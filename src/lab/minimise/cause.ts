@@ -47,10 +47,10 @@ export async function explainFinding(
 }
 
 function nameCause(model: CrashModel, finding: Finding, smallest: Smallest): CauseKind {
-  if (model.options.model === 'L' || !anyFlush(model)) return 'no-flush-seen';
   const { lost, kept, units } = smallest;
   const owed = finding.verdict.axis === 'durability';
   if (lost.length === 0) return owed ? 'never-issued' : 'always';
+  if (model.options.model === 'L' || !anyFlush(model)) return 'no-flush-seen';
   if (owed && issuedAfterAck(model, smallest)) return 'never-issued';
   if (units.length > 0) return partOf(model, smallest);
   if (owed && kept.length === 0) return 'missing-flush';
@@ -143,9 +143,9 @@ function sentence(
     case 'never-issued':
       return `Never issued: ${ackText} before the guest had written it to the disk: an fsync in the guest is missing.`;
     case 'no-flush-seen':
-      return `No flush: no FLUSH or FUA that counts came from the guest, so ${lost.length === 0 ? 'nothing' : list(lost)} was ever stable.`;
+      return `No flush: no FLUSH or FUA that counts came from the guest, so ${list(lost)} was never stable.`;
     case 'always':
-      return `Always: it fails (${verdict.class}) though nothing that was written is lost: the fault is not in what a power cut takes.`;
+      return `Always: it fails (${verdict.class}) though nothing that was written is lost: no power cut is to blame.`;
   }
 }
 
