@@ -192,3 +192,16 @@ test(
     assert.match(show(verdict ?? assert.fail()), /^fail integrity: mount refused: wrong fs type/);
   },
 );
+
+test('a judge keeps no mount of others alive', requiresMounts('mkfs.ext4', 'e2fsck'), async (t) => {
+  const folder = workspace(t);
+  const disk = await makeDisk(folder, 'ext4');
+  const other = await makeDisk(folder, 'ext4', 'other');
+  const command = `! grep -q ${other}.mount /proc/self/mountinfo && grep -q {mount} /proc/self/mountinfo`;
+  const spec = { kind: 'mounted', options: { fs: 'ext4', command } };
+  await withMounted(t, other, '', async (mounted) => {
+    const [verdict] = await judgeDisks(folder, spec, [disk]);
+    assert.equal(show(verdict ?? assert.fail()), 'pass');
+    assert.ok((await succeed(['findmnt', mounted.folder])).includes('ext4'));
+  });
+});

@@ -118,8 +118,8 @@ export const EXT: DiskOracle = {
     'Runs `e2fsck -fy`, which replays the journal and repairs what it finds, and `e2fsck -fn` after it, ' +
       'which must find nothing. Needs neither root nor a kernel that knows the file system.',
     'Good states: `clean`; `not unmounted`: nothing else is wrong, and there is no journal; `replayed`: the journal was ' +
-      'replayed, and nothing more than what follows each replay (deleted open files are cleared, the free counts of the superblock are counted anew); `repaired`, where a ' +
-      'repair is forgiven.',
+      'replayed, and nothing more than what follows each replay (deleted open files are cleared, the free counts of the ' +
+      'superblock are counted anew); `repaired`, where a repair is forgiven.',
     'Failures, all of integrity: `repairable: …` with the first thing that e2fsck found, and `unrepairable: …`.',
   ],
   options: [

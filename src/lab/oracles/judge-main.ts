@@ -4,12 +4,15 @@ import type { Verdict } from '../check/types.ts';
 import { AckError } from './acks.ts';
 import type { AnswerMessage, BeginMessage, CaseMessage } from './judge-messages.ts';
 import { ORACLES } from './list.ts';
+import { dropForeignMounts } from './mount-namespace.ts';
 import type { DiskJudge } from './types.ts';
 import { doubt } from './verdict.ts';
 
 // The process of a ready-made oracle. It may block, hang and be killed, with all that it started.
 
 let judge: DiskJudge | null = null;
+/** Until the mounts of others are let go. */
+let outside: string | null = null;
 
 process.on('message', (message: BeginMessage | CaseMessage) => {
   if (judge === null) begin(message as BeginMessage);
@@ -18,7 +21,8 @@ process.on('message', (message: BeginMessage | CaseMessage) => {
 // Who asked is gone.
 process.on('disconnect', () => process.exit(0));
 
-function begin({ kind, settings }: BeginMessage): void {
+function begin({ kind, settings, outside: namespace }: BeginMessage): void {
+  outside = namespace;
   const oracle = ORACLES.find((one) => one.kind === kind);
   if (oracle === undefined) throw new Error(`no oracle ${kind}`);
   judge = oracle.judge(settings);
@@ -32,6 +36,8 @@ async function answer(by: DiskJudge, subject: CaseMessage): Promise<void> {
 
 async function judged(by: DiskJudge, subject: CaseMessage): Promise<Verdict> {
   try {
+    if (outside !== null) await dropForeignMounts([...subject.files, subject.scratch], outside);
+    outside = null;
     return await by.judge(subject);
   } catch (error) {
     if (error instanceof AckError) return doubt('acknowledgement not understood', error.message);

@@ -7,6 +7,8 @@ import type { Case, Settings } from './types.ts';
 export interface BeginMessage {
   readonly kind: string;
   readonly settings: Settings;
+  /** Of an oracle that mounts: the mount namespace that it is not in. */
+  readonly outside: string | null;
 }
 
 export type CaseMessage = Case;

@@ -3,7 +3,8 @@ import { fileURLToPath } from 'node:url';
 import { KiB } from '../../base/units.ts';
 import { KILL_WAIT_MS } from '../check/limits.ts';
 import type { Checker, Subject, Verdict } from '../check/types.ts';
-import type { AnswerMessage } from './judge-messages.ts';
+import type { AnswerMessage, BeginMessage } from './judge-messages.ts';
+import { mountNamespace } from './mount-namespace.ts';
 import { findProgram } from './programs.ts';
 import type { DiskOracle, Settings } from './types.ts';
 import { doubt, fail } from './verdict.ts';
@@ -117,7 +118,9 @@ export class JudgeChecker implements Checker {
     });
     // Told to whoever asks; without a listener it would end this process.
     child.on('error', () => undefined);
-    child.send({ kind: this.#oracle.kind, settings: this.#settings }, () => undefined);
+    const outside = mounts ? mountNamespace() : null;
+    const message: BeginMessage = { kind: this.#oracle.kind, settings: this.#settings, outside };
+    child.send(message, () => undefined);
     return child;
   }
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { readE2fsck } from './ext.ts';
+import { readMountInfo } from './mount-namespace.ts';
 import { readFsckFat } from './vfat.ts';
 import { doubt, fail } from './verdict.ts';
 
@@ -86,4 +87,18 @@ test('a class is the same for the same kind of finding', () => {
   );
   assert.notEqual(classOf('Inode bitmap differences: -5'), classOf('Block bitmap differences: -5'));
   assert.equal(doubt('first\nsecond', '').class, 'first');
+});
+
+test('mountinfo: folders with blanks, types and sources', () => {
+  const text = [
+    '29 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw',
+    '61 29 0:52 / /tmp/a\\040b/disk0 rw,nosuid - fuse.holdfast holdfast-lab rw,user_id=0',
+    '62 29 7:0 / /mnt rw,relatime shared:5 master:1 - ext4 /dev/loop0 rw',
+    '',
+  ];
+  assert.deepEqual(readMountInfo(text.join('\n')), [
+    { folder: '/', type: 'ext4', source: '/dev/vda' },
+    { folder: '/tmp/a b/disk0', type: 'fuse.holdfast', source: 'holdfast-lab' },
+    { folder: '/mnt', type: 'ext4', source: '/dev/loop0' },
+  ]);
 });
