@@ -50,9 +50,9 @@ export async function runLabRecord(
         serving: (server, path) => openControl(path, server),
       },
     );
-    report(out, output);
+    const isWhole = report(out, output);
     if (code !== EXIT.OK) output.warn(`the workload ended with ${code}`);
-    return code;
+    return code === EXIT.OK && !isWhole ? EXIT.FAILED : code;
   } finally {
     interrupt.done();
   }
@@ -81,13 +81,15 @@ function ackPattern(text: string): RegExp {
   }
 }
 
-/** What was recorded, and what anyone should know who trusts it. */
-function report(out: string, output: Output): void {
+/** What was recorded, and what anyone should know who trusts it. False: not all of it was. */
+function report(out: string, output: Output): boolean {
   const trace = openTrace(out);
-  const { count, op, failed } = trace.requests;
+  const { complete, disks } = trace;
+  const { count, op, failed, source } = trace.requests;
   let [writes, flushes, failures] = [0, 0, 0];
   for (let r = 0; r < count; r += 1) {
-    if (op[r] === OP.FLUSH) flushes += 1;
+    // Source 0 is the server, which flushes when it ends.
+    if (op[r] === OP.FLUSH) flushes += source[r] === 0 ? 0 : 1;
     else if (op[r] !== OP.READ) writes += 1;
     failures += failed[r] as number;
   }
@@ -96,10 +98,16 @@ function report(out: string, output: Output): void {
   output.info(
     `${out}: ${writes} writes, ${flushes} flushes, ${acks} acknowledgements, ${failures} failed requests`,
   );
-  if (flushes === 0) output.warn('no FLUSH came from the workload: nothing was ever made stable');
+  if (!complete) output.warn(`${out} is cut short: what came later is not in it`);
+  if (disks.some(({ ignoresFlush }) => ignoresFlush === true)) {
+    output.warn('cache mode unsafe: FLUSHes were answered and not done, and none is in the trace');
+  } else if (flushes === 0) {
+    output.warn('no FLUSH came from the workload: nothing was ever made stable');
+  }
   if (acks === 0) {
     output.info(
       'nothing was acknowledged: durability cannot be judged; see --ack, and holdfast lab mark',
     );
   }
+  return complete;
 }

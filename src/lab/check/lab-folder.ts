@@ -1,5 +1,14 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, statfsSync } from 'node:fs';
+import {
+  appendFileSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  statfsSync,
+  statSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 
@@ -7,6 +16,8 @@ import { basename, dirname, join } from 'node:path';
 // undone by the next one.
 
 const PREFIX = 'holdfast-lab-';
+/** In a lab's folder: the names of files elsewhere that go with it, in JSON, one a line. */
+const FILES = 'files-elsewhere';
 /** [statfs(2)] */
 const TMPFS_MAGIC = 0x0102_1994;
 
@@ -40,6 +51,11 @@ export function removeLabFolder(folder: string): void {
   }
 }
 
+/** A file that is elsewhere goes when the lab's folder goes, also if that is left to another lab. */
+export function ownFile(folder: string, path: string): void {
+  appendFileSync(join(folder, FILES), `${JSON.stringify(path)}\n`);
+}
+
 /** A folder in memory that goes with a part of a lab's folder. Null: this host has no such place. */
 export function makeMemoryFolder(part: string): string | null {
   const [, memory] = PARENTS;
@@ -63,7 +79,20 @@ export function undoMounts(folder: string): void {
 function empty(folder: string): void {
   undoMounts(folder);
   // Anything still mounted is not ours to empty.
-  if (mountsUnder(folder).length === 0) rmSync(folder, { recursive: true, force: true });
+  if (mountsUnder(folder).length > 0) return;
+  for (const path of filesOf(folder)) rmSync(path, { force: true });
+  rmSync(folder, { recursive: true, force: true });
+}
+
+/** What `ownFile` was told. Only of folders of this very user: else others could name files for root to remove. */
+function filesOf(folder: string): string[] {
+  try {
+    if (statSync(folder).uid !== process.geteuid?.()) return [];
+    const lines = readFileSync(join(folder, FILES), 'utf8').split('\n').slice(0, -1);
+    return lines.map((line) => JSON.parse(line) as string);
+  } catch {
+    return [];
+  }
 }
 
 function namesIn(folder: string): string[] {

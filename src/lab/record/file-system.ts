@@ -1,10 +1,15 @@
 import { execFile } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { ConfigError, messageOf } from '../../base/errors.ts';
 
 // A file system for a workload: made on the recorded disk and mounted through a loop device.
 
 const run = promisify(execFile);
+
+const RELEASE_MS = 5000;
+const RELEASE_POLL_MS = 20;
 
 /** What each mkfs is told so that it is quiet, quick and leaves nothing to be done later in the background. */
 const MAKERS: Readonly<Record<string, readonly string[]>> = {
@@ -72,4 +77,23 @@ export function mountedCommand(
   const words = ['loop', ...(options === '' ? [] : [options])].join(',');
   const apart = ['unshare', '--mount', '--propagation', 'private'];
   return [...apart, 'sh', '-c', SCRIPT, 'sh', type, words, path, at, ...command];
+}
+
+/** Waits until no loop device has the file: the kernel lets go of it some time after umount(8) has ended. */
+export async function untilReleased(path: string): Promise<void> {
+  for (let i = 0; i < RELEASE_MS / RELEASE_POLL_MS && hasLoop(path); i += 1) {
+    await sleep(RELEASE_POLL_MS);
+  }
+}
+
+function hasLoop(path: string): boolean {
+  return readdirSync('/sys/block').some((name) => {
+    if (!name.startsWith('loop')) return false;
+    try {
+      return readFileSync(`/sys/block/${name}/loop/backing_file`, 'utf8').trimEnd() === path;
+    } catch {
+      // It is not in use.
+      return false;
+    }
+  });
 }

@@ -1,13 +1,19 @@
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, realpathSync, rmSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { unreachable } from '../../base/assert.ts';
-import { ConfigError } from '../../base/errors.ts';
+import { ConfigError, messageOf } from '../../base/errors.ts';
 import type { CacheMode } from '../../durability/modes.ts';
 import type { ListenConfig, ServerConfig } from '../../server/config.ts';
 import { startServer, type Server } from '../../server/server.ts';
-import { CANNOT_MOUNT, makeFileSystem, type MountChoice, mountedCommand } from './file-system.ts';
-import { makeRecordingDisk } from './recording-disk.ts';
+import { makeLabFolder, ownFile, removeLabFolder } from '../check/lab-folder.ts';
+import {
+  CANNOT_MOUNT,
+  makeFileSystem,
+  type MountChoice,
+  mountedCommand,
+  untilReleased,
+} from './file-system.ts';
+import { fillRecordingDisk, reserveRecordingDisk } from './recording-disk.ts';
 import { fillIn, runWorkload } from './workload.ts';
 
 /** How a workload reaches the disk. */
@@ -53,19 +59,16 @@ const NOTHING = /(?!)/;
 
 /** Records one run of a workload. Resolves with its exit code; the trace is whole then. */
 export async function record(options: RecordOptions, hooks: RecordHooks): Promise<number> {
-  // Where FUSE shows the disk, and where it is mounted.
-  const place = mkdtempSync(join(tmpdir(), 'holdfast-record-'));
   const disk = resolve(`${options.out}.disk`);
-  const undo: (() => Promise<void> | void)[] = [
-    () => rmSync(place, { recursive: true, force: true }),
-  ];
+  refuseImageAsTrace(options);
+  // Where FUSE shows the disk, and where it is mounted.
+  const place = makeLabFolder();
+  const undo: (() => Promise<void> | void)[] = [() => removeLabFolder(place)];
   try {
-    undo.push(() => {
-      rmSync(disk, { force: true });
-      rmSync(`${disk}.holdfast`, { force: true });
-    });
+    reserveRecordingDisk(disk);
+    for (const path of [disk, `${disk}.holdfast`]) ownFile(place, path);
+    await fillRecordingDisk(disk, options.image, options.sizeBytes);
     rmSync(options.out, { force: true });
-    await makeRecordingDisk(disk, options.image, options.sizeBytes);
     const server = await startServer(serverConfig(options, disk, place), (level, line) => {
       if (level === 'warn') hooks.warn(line);
     });
@@ -75,6 +78,24 @@ export async function record(options: RecordOptions, hooks: RecordHooks): Promis
     return await runOn(options, hooks, server, place, control);
   } finally {
     for (const step of undo.toReversed()) await step();
+  }
+}
+
+/** A trace replaces what is there: never the image that it begins with. */
+function refuseImageAsTrace({ image, out }: RecordOptions): void {
+  if (image === null || !isSameFile(image, out)) return;
+  throw new ConfigError(
+    `${out} is the image that the disk begins as; the trace would replace it`,
+    'name another file for the trace',
+  );
+}
+
+function isSameFile(one: string, other: string): boolean {
+  try {
+    return realpathSync(one) === realpathSync(other);
+  } catch {
+    // One of them is not there.
+    return false;
   }
 }
 
@@ -88,6 +109,7 @@ async function runOn(
   const path = diskName(options.face, server);
   const mount = await prepare(options, path, place);
   await server.mark('note', BEGIN);
+  const mark = marker(server, hooks);
   const command = fillIn(options.command, { disk: path, mount: mount?.at, control });
   const code = await runWorkload({
     command: mount === null ? command : mountedCommand(mount, command),
@@ -97,13 +119,32 @@ async function runOn(
       ...(mount === null ? {} : { HOLDFAST_MOUNT: mount.at }),
     },
     ackPattern: options.ackPattern,
-    acknowledged: (text) => void server.mark('ack', text),
+    acknowledged: (text) => void mark('ack', text),
     line: hooks.line,
     signal: options.signal,
   });
-  if (mount !== null && code === CANNOT_MOUNT) refuseMount(mount.type);
-  await server.mark('note', 'end');
+  if (mount !== null) {
+    await untilReleased(path);
+    if (code === CANNOT_MOUNT) refuseMount(mount.type);
+  }
+  await mark('note', 'end');
   return code;
+}
+
+/** Makes marks. If the recording has stopped, as on a full file system, that is said once, and the workload goes on. */
+function marker(
+  server: Server,
+  hooks: RecordHooks,
+): (kind: 'ack' | 'note', text: string) => Promise<void> {
+  let said = false;
+  return async (kind, text) => {
+    try {
+      await server.mark(kind, text);
+    } catch (error) {
+      if (!said) hooks.warn(messageOf(error));
+      said = true;
+    }
+  };
 }
 
 /** Makes the file system, and lets the user put things there. Null: there is none. */
@@ -134,6 +175,7 @@ async function prepare(
     line: () => {},
     signal: options.signal,
   });
+  await untilReleased(path);
   if (code === CANNOT_MOUNT) refuseMount(type);
   if (code !== 0) {
     throw new ConfigError(

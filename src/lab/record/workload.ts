@@ -1,6 +1,7 @@
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ConfigError, messageOf } from '../../base/errors.ts';
 
 export interface Workload {
@@ -15,22 +16,23 @@ export interface Workload {
   readonly signal: AbortSignal;
 }
 
+/** After a signal to end, so long until it is killed; and so long for what it said last. */
+const KILL_AFTER_MS = 5000;
+const LAST_WORDS_MS = 1000;
+const GROUP_POLL_MS = 20;
+
 /**
- * Runs a workload to its end. Resolves with its exit code, 128 and the signal's number if a signal ended it. The time of
- * an acknowledgement is that at which its line is read here: later than it was made, which can only make the lab milder.
+ * Runs a workload to its end, as a process group of its own: what is left of it then is killed, for its disk goes away.
+ * Resolves with its exit code, 128 and the signal's number if a signal ended it. The time of an acknowledgement is that at
+ * which its line is read here: later than it was made, which can only make the lab milder.
  */
 export async function runWorkload(workload: Workload): Promise<number> {
   const [program = '', ...args] = workload.command;
   const child = spawn(program, args, {
     stdio: ['inherit', 'pipe', 'inherit'],
     env: { ...process.env, ...workload.env },
-    // A group of its own, so that all of it can be told to end.
     detached: true,
   });
-  const end = (): void => {
-    if (child.pid !== undefined) process.kill(-child.pid, 'SIGTERM');
-  };
-  workload.signal.addEventListener('abort', end, { once: true });
   const lines = createInterface({ input: child.stdout });
   lines.on('line', (line) => {
     const match = workload.ackPattern.exec(line);
@@ -38,7 +40,35 @@ export async function runWorkload(workload: Workload): Promise<number> {
     workload.line(line);
   });
   const read = new Promise((resolve) => lines.once('close', resolve));
-  const code = await new Promise<number>((resolve, reject) => {
+  const timers: NodeJS.Timeout[] = [];
+  const stop = (): void => {
+    signalGroup(child.pid, 'SIGTERM');
+    timers.push(setTimeout(() => signalGroup(child.pid, 'SIGKILL'), KILL_AFTER_MS));
+  };
+  workload.signal.addEventListener('abort', stop);
+  if (workload.signal.aborted) stop();
+  try {
+    const code = await ended(child);
+    // Told to end, the others need a moment, too.
+    const endMs = performance.now() + (workload.signal.aborted ? KILL_AFTER_MS : 0);
+    while (performance.now() < endMs && signalGroup(child.pid, 0)) await sleep(GROUP_POLL_MS);
+    signalGroup(child.pid, 'SIGKILL');
+    // Somebody in yet another group may hold its standard output for ever.
+    await Promise.race([
+      read,
+      new Promise((resolve) => timers.push(setTimeout(resolve, LAST_WORDS_MS))),
+    ]);
+    return code;
+  } finally {
+    workload.signal.removeEventListener('abort', stop);
+    for (const timer of timers) clearTimeout(timer);
+    child.stdout.destroy();
+    lines.close();
+  }
+}
+
+function ended(child: ChildProcess): Promise<number> {
+  return new Promise<number>((resolve, reject) => {
     child.once('error', (error) => {
       reject(
         new ConfigError(
@@ -52,9 +82,15 @@ export async function runWorkload(workload: Workload): Promise<number> {
       resolve(exit ?? 128 + (signal === null ? 0 : constants.signals[signal]));
     });
   });
-  workload.signal.removeEventListener('abort', end);
-  await read;
-  return code;
+}
+
+/** False: nobody is left. */
+function signalGroup(pid: number | undefined, signal: NodeJS.Signals | 0): boolean {
+  try {
+    return pid !== undefined && process.kill(-pid, signal);
+  } catch {
+    return false;
+  }
 }
 
 /** Puts values in the place of `{name}`; a name that is not known is the user's mistake. */
