@@ -42,7 +42,7 @@ async function cutAfter(
   const manifest = join(folder, 'manifest.json');
   writeFileSync(manifest, JSON.stringify(workload.manifest(settings)));
   let [before, after, output] = ['', '', ''];
-  await withMounted(t, disk, '', async (mounted) => {
+  await withMounted(disk, '', async (mounted) => {
     await succeed(workloadCommand(workload, 'prepare', mounted.folder, options));
     await succeed(['sync', '--file-system', mounted.folder]);
     before = mounted.snapshot('before');
@@ -199,7 +199,7 @@ test('a judge keeps no mount of others alive', requiresMounts('mkfs.ext4', 'e2fs
   const other = await makeDisk(folder, 'ext4', 'other');
   const command = `! grep -q ${other}.mount /proc/self/mountinfo && grep -q {mount} /proc/self/mountinfo`;
   const spec = { kind: 'mounted', options: { fs: 'ext4', command } };
-  await withMounted(t, other, '', async (mounted) => {
+  await withMounted(other, '', async (mounted) => {
     const [verdict] = await judgeDisks(folder, spec, [disk]);
     assert.equal(show(verdict ?? assert.fail()), 'pass');
     assert.ok((await succeed(['findmnt', mounted.folder])).includes('ext4'));

@@ -53,7 +53,7 @@ for (const fs of ['ext3', 'ext4'] as const) {
       const folder = workspace(t);
       const disk = await makeDisk(folder, fs);
       const found: string[] = [];
-      await withMounted(t, disk, '', async (mounted) => {
+      await withMounted(disk, '', async (mounted) => {
         await stir(mounted.folder);
         const fd = openSync(join(mounted.folder, 'open'), 'w');
         writeSync(fd, Buffer.alloc(100_000, 1));
@@ -87,7 +87,7 @@ test(
     const command = ['mkfs.ext4', '-q', '-O', 'orphan_file'];
     const disk = await makeDiskBy(folder, command, 32, 'orphans');
     let crashed = '';
-    await withMounted(t, disk, '', async (mounted) => {
+    await withMounted(disk, '', async (mounted) => {
       const path = join(mounted.folder, 'open');
       const fd = openSync(path, 'w');
       writeSync(fd, Buffer.alloc(100_000, 1));
@@ -108,7 +108,7 @@ test(
     const folder = workspace(t);
     const disk = await makeDisk(folder, 'ext2');
     let crashed = '';
-    await withMounted(t, disk, '', async (mounted) => {
+    await withMounted(disk, '', async (mounted) => {
       const idle = mounted.snapshot('idle');
       const [sound] = await judgeDisks(folder, { kind: 'ext', options: { strict: 'yes' } }, [idle]);
       assert.equal(show(sound ?? assert.fail()), 'pass not unmounted');
@@ -151,7 +151,7 @@ for (const [fs, programs, limit] of KERNEL_REPLAYED) {
       const folder = workspace(t);
       const disk = await makeDisk(folder, fs);
       let crashed = '';
-      await withMounted(t, disk, '', async (mounted) => {
+      await withMounted(disk, '', async (mounted) => {
         await stir(mounted.folder);
         crashed = mounted.snapshot('crashed');
       });

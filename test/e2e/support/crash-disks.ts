@@ -1,11 +1,10 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 import { MiB } from '../../../src/base/units.ts';
 import type { CheckerSpec, Subject, Verdict } from '../../../src/lab/check/types.ts';
 import { makeOracle } from '../../../src/lab/oracles/registry.ts';
-import { run, succeed } from './command.ts';
+import { succeed } from './command.ts';
 import { requires } from './requires.ts';
 
 // Disks as a power cut leaves them: a file system in a file, copied while it is mounted.
@@ -48,7 +47,6 @@ export interface Mounted {
 
 /** Mounts the disk, lets `work` use it, and unmounts it. */
 export async function withMounted(
-  t: TestContext,
   disk: string,
   options: string,
   work: (mounted: Mounted) => void | Promise<void>,
@@ -56,20 +54,19 @@ export async function withMounted(
   const folder = `${disk}.mount`;
   mkdirSync(folder, { recursive: true });
   await succeed(['mount', '-o', `loop${options === '' ? '' : ','}${options}`, disk, folder]);
-  let isMounted = true;
-  t.after(async () => {
-    if (isMounted) await run(['umount', '--lazy', folder]);
-  });
-  await work({
-    folder,
-    snapshot: (name) => {
-      const copy = `${disk}.${name}`;
-      copyDisk(disk, copy);
-      return copy;
-    },
-  });
-  await succeed(['umount', folder]);
-  isMounted = false;
+  try {
+    await work({
+      folder,
+      snapshot: (name) => {
+        const copy = `${disk}.${name}`;
+        copyDisk(disk, copy);
+        return copy;
+      },
+    });
+  } finally {
+    // Before the workspace is removed, also when a test fails.
+    await succeed(['umount', folder]);
+  }
 }
 
 /** With its holes. */
