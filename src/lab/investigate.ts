@@ -13,7 +13,7 @@ import { openPlaces } from './places/places.ts';
 /** How an exploration is followed by the search for causes. */
 export interface InvestigateOptions {
   readonly explore: ExploreOptions;
-  /** The most findings that are explained, the most frequent kinds first. */
+  /** The most findings that are explained, the most frequent of each axis first. */
   readonly mostCauses: number;
   /** The most states asked for each of them. */
   readonly statesForCause: number;
@@ -71,9 +71,11 @@ async function explainAll(
   options: InvestigateOptions,
   hooks: InvestigateHooks,
 ): Promise<Cause[]> {
-  const failures = exploration.findings
-    .filter(({ verdict }) => verdict.outcome === 'fail')
-    .toSorted((a, b) => b.count - a.count);
+  const failures = inTurns(
+    exploration.findings
+      .filter(({ verdict }) => verdict.outcome === 'fail')
+      .toSorted((a, b) => b.count - a.count),
+  );
   if (failures.length === 0) return [];
   const decide = decideWith(model, pool);
   const places = await openPlaces(model);
@@ -91,6 +93,19 @@ async function explainAll(
   } finally {
     await places.close();
   }
+}
+
+/** Those of one axis must not keep those of another from being explained: the first of each, then the second of each. */
+function inTurns(findings: readonly Finding[]): Finding[] {
+  const seen = new Map<Finding['verdict']['axis'], number>();
+  const places = new Map<Finding, number>();
+  for (const finding of findings) {
+    const { axis } = finding.verdict;
+    const place = seen.get(axis) ?? 0;
+    places.set(finding, place);
+    seen.set(axis, place + 1);
+  }
+  return findings.toSorted((a, b) => (places.get(a) ?? 0) - (places.get(b) ?? 0));
 }
 
 /** Asks the pool, and remembers. */

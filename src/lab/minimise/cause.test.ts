@@ -139,6 +139,17 @@ test('what the guest sent only after its promise was never issued', async () => 
   assert.equal(cause.kind, 'never-issued');
 });
 
+test('what is broken until the guest sends the rest was never issued, whatever the axis', async () => {
+  const trace = new TraceBuilder();
+  trace.wrote({ offset: 0, data: 1 });
+  trace.flushed();
+  trace.wrote({ offset: BLOCK, data: 2, fua: true });
+  const broken: Broken = (letter) => (letter(0) === 1 && letter(1) !== 2 ? 'atomicity' : null);
+  const cause = await explain(trace, broken, { kind: 'all' }, { cut: 0 });
+  assert.equal(cause.kind, 'never-issued');
+  assert.deepEqual(cause.lost, []);
+});
+
 test('without any flush that is what the cause says; a flush of the server itself does not count', async () => {
   const trace = new TraceBuilder();
   trace.wrote({ offset: 0, data: 1, source: 3 });

@@ -25,7 +25,7 @@ export async function explainFinding(
 ): Promise<Cause> {
   const search = new Search(model, decide, finding.verdict, options.mostStates);
   const smallest = await search.smallest(finding.state);
-  const kind = nameCause(model, finding, smallest);
+  const kind = await nameCause(model, finding, smallest, decide);
   const words = (requests: readonly number[]): Promise<Actor[]> =>
     Promise.all(requests.map((request) => describeRequest(model, request, options.describe)));
   const lost = await words(smallest.lost);
@@ -46,10 +46,19 @@ export async function explainFinding(
   };
 }
 
-function nameCause(model: CrashModel, finding: Finding, smallest: Smallest): CauseKind {
+async function nameCause(
+  model: CrashModel,
+  finding: Finding,
+  smallest: Smallest,
+  decide: Decide,
+): Promise<CauseKind> {
   const { lost, kept, units } = smallest;
   const owed = finding.verdict.axis === 'durability';
-  if (lost.length === 0) return owed ? 'never-issued' : 'always';
+  if (lost.length === 0) {
+    // If it passes with all that the guest ever sent, then what it sent later was missing.
+    const { outcome } = await decide({ cut: model.cuts.length - 1, rule: { kind: 'all' } });
+    return owed || outcome === 'pass' ? 'never-issued' : 'always';
+  }
   if (model.options.model === 'L' || !anyFlush(model)) return 'no-flush-seen';
   if (owed && issuedAfterAck(model, smallest)) return 'never-issued';
   if (units.length > 0) return partOf(model, smallest);
@@ -141,7 +150,9 @@ function sentence(
     case 'stale':
       return `Stale: a rewrite, ${list(lost)}, was lost in part, and an older version was left beside newer ones.`;
     case 'never-issued':
-      return `Never issued: ${ackText} before the guest had written it to the disk: an fsync in the guest is missing.`;
+      return verdict.axis === 'durability'
+        ? `Never issued: ${ackText} before the guest had written it to the disk: an fsync in the guest is missing.`
+        : `Never issued: nothing that the guest had sent is lost; it had sent only a part by then, and the rest was still in its memory.`;
     case 'no-flush-seen':
       return `No flush: no FLUSH or FUA that counts came from the guest, so ${list(lost)} was never stable.`;
     case 'always':

@@ -13,7 +13,7 @@ export type CauseKind =
   | 'tear'
   /** A unit holds an older version than its neighbours. */
   | 'stale'
-  /** Nothing that was issued is lost: the guest had not written it yet. */
+  /** Nothing that was issued is lost: what is missing was still in the guest's memory. */
   | 'never-issued'
   /** The guest sent no FLUSH and no FUA at all, or the disk lied about them (model L). */
   | 'no-flush-seen'
