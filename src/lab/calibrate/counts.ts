@@ -280,6 +280,6 @@ export const COUNT_ROWS: readonly CountRow[] = COUNTS.map((count) => ({
       overlap: 'issued',
       poison: false,
     });
-    return { counted: countStates(model, count.when), known: String(count.known) };
+    return { known: String(count.known), found: countStates(model, count.when) };
   },
 }));

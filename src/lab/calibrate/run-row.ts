@@ -6,64 +6,55 @@ import type { Axis, CheckerSpec } from '../check/types.ts';
 import type { ExploreOptions } from '../explore/types.ts';
 import { investigate, type Investigation } from '../investigate.ts';
 import type { CrashModel } from '../model/types.ts';
-import { record } from '../record/record.ts';
 import { renderReport } from '../report/report.ts';
-import type { Row, RowResult, WorkloadRow } from './types.ts';
-import { findWorkload, workloadCommand, workloadSettings } from './workloads/registry.ts';
+import { checkerOf, recordSource } from './record-row.ts';
+import type { Answer, CalibrateOptions, CrashRow, Row, RowResult } from './types.ts';
 
-export interface CalibrateOptions {
-  /** For the exploration of one row. */
-  readonly budgetMs: number;
-  readonly jobs: number;
-  /** Traces and reports are kept there; null: nowhere. */
-  readonly keep: string | null;
-  readonly version: string;
-  readonly signal: AbortSignal;
-  readonly remark: (line: string) => void;
-}
-
-const TIMEOUT_MS = 20_000;
+/** Of each axis that fails, the two most frequent findings at least. */
 const MOST_CAUSES = 4;
-const STATES_FOR_CAUSE = 200;
+/** Enough for a kind of cause; a smaller set of lost writes is no matter here. */
+const STATES_FOR_CAUSE = 60;
 const AXES: readonly Axis[] = ['integrity', 'atomicity', 'durability'];
 
 /** Runs one row. What keeps it from running is its result; only bugs are thrown. */
 export async function runRow(row: Row, options: CalibrateOptions): Promise<RowResult> {
   const started = performance.now();
-  const seconds = (): number => (performance.now() - started) / 1000;
-  if (row.kind === 'count') {
-    const { counted, known } = row.run();
-    return { ...blank(row), ...countResult(counted, known), seconds: seconds() };
-  }
-  try {
-    const result = await runWorkloadRow(row, options);
-    return { ...result, seconds: seconds() };
-  } catch (error) {
+  const result = await resultOf(row, options).catch((error: unknown) => {
     if (!(error instanceof ConfigError)) throw error;
-    return { ...blank(row), outcome: 'cannot', found: messageOf(error), seconds: seconds() };
+    return { ...blank(row), outcome: 'cannot', found: messageOf(error) } as const;
+  });
+  return { ...result, seconds: (performance.now() - started) / 1000 };
+}
+
+async function resultOf(row: Row, options: CalibrateOptions): Promise<RowResult> {
+  switch (row.kind) {
+    case 'count':
+      return { ...blank(row), ...compare(row.run()) };
+    case 'self-test':
+      return { ...blank(row), ...compare(await row.run(options)) };
+    default:
+      return runCrashRow(row, options);
   }
 }
 
-function countResult(counted: string, known: string): Partial<RowResult> {
-  return {
-    expected: known,
-    found: counted,
-    outcome: counted === known ? 'as-known' : 'other',
-  };
+function compare({ known, found }: Answer): Partial<RowResult> {
+  return { expected: known, found, outcome: known === found ? 'as-known' : 'other' };
 }
 
 function blank(row: Row): RowResult {
+  const crash = row.kind === 'crash' ? row : null;
   return {
     id: row.id,
     title: row.title,
     kind: row.kind,
     outcome: 'other',
-    expected: row.kind === 'workload' ? wordsOf(row.expected) : '',
+    expected: crash === null ? '' : wordsOf(crash),
     found: '',
-    breaks: row.kind === 'workload' ? axesOf(row, 'breaks').length : 0,
+    basis: row.kind === 'count' ? 'the definition of the model' : row.basis,
+    breaks: crash === null ? 0 : axesOf(crash, 'breaks').length,
     breaksFound: 0,
-    sound: row.kind === 'workload' && axesOf(row, 'breaks').length === 0,
-    falseAlarm: false,
+    holds: crash === null ? 0 : axesOf(crash, 'holds').length,
+    falseAlarms: 0,
     statesDecided: 0,
     checkerRuns: 0,
     cutsExact: 0,
@@ -72,24 +63,24 @@ function blank(row: Row): RowResult {
   };
 }
 
-function axesOf({ expected }: WorkloadRow, which: 'holds' | 'breaks'): Axis[] {
+function axesOf({ expected }: CrashRow, which: 'holds' | 'breaks'): Axis[] {
   return AXES.filter((axis) => expected[axis] === which);
 }
 
-function wordsOf(expected: WorkloadRow['expected']): string {
+function wordsOf({ expected }: CrashRow): string {
   return AXES.filter((axis) => expected[axis] !== undefined)
     .map((axis) => `${axis} ${expected[axis]}`)
     .join(', ');
 }
 
-async function runWorkloadRow(row: WorkloadRow, options: CalibrateOptions): Promise<RowResult> {
+async function runCrashRow(row: CrashRow, options: CalibrateOptions): Promise<RowResult> {
   const work = mkdtempSync(join(tmpdir(), 'holdfast-calibrate-'));
   try {
     const folder = options.keep ?? work;
     mkdirSync(folder, { recursive: true });
     const trace = join(folder, `${row.id}.trace`);
-    const checker = prepareChecker(row, work);
-    await recordRow(row, trace, options);
+    await recordSource(row, trace, options);
+    const checker = checkerOf(row, work);
     return await investigate(
       {
         explore: exploreOptions(row, trace, checker, options),
@@ -107,47 +98,8 @@ async function runWorkloadRow(row: WorkloadRow, options: CalibrateOptions): Prom
   }
 }
 
-/** The oracle of the workload, or that of the disk; what the workload declares is in a file beside it. */
-function prepareChecker(row: WorkloadRow, work: string): CheckerSpec {
-  if (row.oracle !== null) return { kind: row.oracle, options: {}, timeoutMs: TIMEOUT_MS };
-  const workload = findWorkload(row.workload);
-  const settings = workloadSettings(workload, row.options);
-  const manifest = join(work, 'manifest.json');
-  writeFileSync(manifest, JSON.stringify(workload.manifest(settings)));
-  const { kind, options } = workload.judged(settings, manifest);
-  return {
-    kind,
-    options: { ...options, fs: row.fs, 'mount-options': row.mountOptions },
-    timeoutMs: TIMEOUT_MS,
-  };
-}
-
-async function recordRow(row: WorkloadRow, out: string, options: CalibrateOptions): Promise<void> {
-  const workload = findWorkload(row.workload);
-  const command = (step: 'prepare' | 'run'): readonly string[] =>
-    workloadCommand(workload, step, '{mount}', row.options);
-  const code = await record(
-    {
-      image: null,
-      sizeBytes: row.sizeBytes,
-      face: 'fuse',
-      cache: row.cache,
-      out,
-      command: command('run'),
-      fileSystem: { type: row.fs, make: row.make, mountOptions: row.mountOptions },
-      prepare: command('prepare'),
-      ackPattern: /^ACK (.*)/,
-      signal: options.signal,
-    },
-    { line: () => {}, warn: options.remark, serving: () => Promise.resolve(() => {}) },
-  );
-  if (code !== 0) {
-    throw new ConfigError(`the workload ${row.workload} ended with ${code}`, 'see what it said');
-  }
-}
-
 function exploreOptions(
-  row: WorkloadRow,
+  row: CrashRow,
   tracePath: string,
   checker: CheckerSpec,
   options: CalibrateOptions,
@@ -166,7 +118,7 @@ function exploreOptions(
 }
 
 function keepReport(
-  row: WorkloadRow,
+  row: CrashRow,
   model: CrashModel,
   { exploration, causes }: Investigation,
   checker: CheckerSpec,
@@ -183,7 +135,7 @@ function keepReport(
   writeFileSync(join(keep ?? '.', `${row.id}.html`), page);
 }
 
-function judge(row: WorkloadRow, { exploration, causes }: Investigation): RowResult {
+function judge(row: CrashRow, { exploration, causes }: Investigation): RowResult {
   const { findings, coverage } = exploration;
   const failing = new Set(
     findings.filter(({ verdict }) => verdict.outcome === 'fail').map(({ verdict }) => verdict.axis),
@@ -205,7 +157,7 @@ function judge(row: WorkloadRow, { exploration, causes }: Investigation): RowRes
       ...doubts.map(({ verdict }) => `${verdict.outcome} ${verdict.class}`),
     ].join('; '),
     breaksFound: named.length,
-    falseAlarm: wrong.length > 0,
+    falseAlarms: wrong.length,
     statesDecided: exploration.statesDecided,
     checkerRuns: exploration.checkerRuns,
     cutsExact: counted.filter(({ reached }) => reached === 'exact').length,

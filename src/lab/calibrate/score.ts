@@ -2,10 +2,12 @@ import type { RowResult } from './types.ts';
 
 /** What all rows come to. Shares are null where there was nothing to find, or to leave alone. */
 export interface Score {
-  /** Known failures found, with a cause that may be, of those looked for. */
+  /** Of the promises that are known to break, those for which a failing state was found, with a cause that may be. */
   readonly sensitivity: number | null;
-  /** Sound rows without a failing state, of all sound rows. */
+  readonly breaks: number;
+  /** Of the promises that are known to hold, those for which no failing state was found. */
   readonly specificity: number | null;
+  readonly holds: number;
   readonly exactCounts: string;
   readonly asKnown: number;
   readonly rows: number;
@@ -15,12 +17,13 @@ export interface Score {
 export function scoreOf(results: readonly RowResult[]): Score {
   const ran = results.filter(({ outcome }) => outcome !== 'cannot');
   const breaks = sum(ran.map((row) => row.breaks));
-  const sound = ran.filter((row) => row.sound);
+  const holds = sum(ran.map((row) => row.holds));
   const counts = ran.filter(({ kind }) => kind === 'count');
   return {
     sensitivity: breaks === 0 ? null : sum(ran.map((row) => row.breaksFound)) / breaks,
-    specificity:
-      sound.length === 0 ? null : sound.filter((row) => !row.falseAlarm).length / sound.length,
+    breaks,
+    specificity: holds === 0 ? null : 1 - sum(ran.map((row) => row.falseAlarms)) / holds,
+    holds,
     exactCounts: `${counts.filter(isAsKnown).length} of ${counts.length}`,
     asKnown: ran.filter(isAsKnown).length,
     rows: results.length,
@@ -41,18 +44,22 @@ const SIGNS = { 'as-known': '✔', other: '✘', cannot: '–' } as const;
 /** One line of the table for people. */
 export function rowLine(row: RowResult): string {
   const effort =
-    row.kind === 'count'
-      ? ''
-      : ` [${row.statesDecided} states, ${row.checkerRuns} runs, ${row.cutsExact} of ${row.cuts} cuts exact, ${row.seconds.toFixed(0)} s]`;
+    row.kind === 'crash' && row.outcome !== 'cannot'
+      ? ` [${row.statesDecided} states, ${row.checkerRuns} runs, ${row.cutsExact} of ${row.cuts} cuts exact, ${row.seconds.toFixed(0)} s]`
+      : '';
   return `${SIGNS[row.outcome]} ${row.id.padEnd(5)} ${row.title}: known ${row.expected}; found ${row.found}${effort}`;
 }
 
 /** The lines below the table. */
 export function scoreLines(score: Score): string[] {
-  const share = (value: number | null): string =>
-    value === null ? 'nothing to measure' : `${Math.round(value * 1000) / 10} %`;
+  const share = (value: number | null, of: number, what: string): string =>
+    value === null
+      ? 'nothing to measure'
+      : `${Math.round(value * 1000) / 10} % of ${of} promises that ${what}`;
   return [
-    `sensitivity ${share(score.sensitivity)}, specificity ${share(score.specificity)}, exact counts ${score.exactCounts}`,
+    `sensitivity: ${share(score.sensitivity, score.breaks, 'break')}`,
+    `specificity: ${share(score.specificity, score.holds, 'hold')}`,
+    `exact counts: ${score.exactCounts}`,
     `${score.asKnown} of ${score.rows} rows as known` +
       (score.cannot.length === 0 ? '' : `; not run here: ${score.cannot.join(', ')}`),
   ];

@@ -1,13 +1,10 @@
 import { MiB } from '../../base/units.ts';
 import type { CauseKind } from '../minimise/types.ts';
-import type { Expected, WorkloadRow } from './types.ts';
+import { type Given, workloadRow as row } from './workload-row.ts';
+import type { CrashRow, Expected } from './types.ts';
 import type { WorkloadOptions } from './workloads/registry.ts';
 
 // File systems, databases and programs whose behaviour on a power cut is known.
-
-/** What a row may leave to be as usual. */
-type Given = Pick<WorkloadRow, 'id' | 'title' | 'workload' | 'expected' | 'basis'> &
-  Partial<WorkloadRow>;
 
 /** Whatever was still on its way when something was promised. */
 const LATE: readonly CauseKind[] = ['missing-flush', 'never-issued', 'no-flush-seen'];
@@ -16,40 +13,15 @@ const ANY: readonly CauseKind[] = [...new Set([...LATE, ...DISORDER]), 'always']
 
 const SOUND: Expected = { integrity: 'holds', atomicity: 'holds', durability: 'holds' };
 
-function row(given: Given): WorkloadRow {
-  return {
-    kind: 'workload',
-    fs: 'ext4',
-    make: [],
-    mountOptions: '',
-    sizeBytes: 64 * MiB,
-    cache: 'writeback',
-    options: {},
-    oracle: null,
-    model: 'M1',
-    causes: ANY,
-    ...given,
-  };
-}
-
 /** The least that mkfs.xfs and mkfs.btrfs take. */
 const XFS = { fs: 'xfs', sizeBytes: 320 * MiB } as const;
 const BTRFS = { fs: 'btrfs', sizeBytes: 256 * MiB } as const;
 const EXT2 = { fs: 'ext2' } as const;
+const EXT = { kind: 'ext', options: {} } as const;
+/** Without a journal a repair is forgiven otherwise. */
+const EXT_STRICT = { kind: 'ext', options: { strict: 'yes' } } as const;
 
-const PATH_ROWS: readonly WorkloadRow[] = [
-  row({
-    id: 'K0a',
-    title: 'a disk that lies about FLUSH, under ext4',
-    workload: 'append',
-    model: 'L',
-    expected: { durability: 'breaks' },
-    causes: ['no-flush-seen'],
-    basis: 'a harness that does not see this sees nothing',
-  }),
-];
-
-const FILE_SYSTEM_ROWS: readonly WorkloadRow[] = [
+const FILE_SYSTEM_ROWS: readonly CrashRow[] = [
   row({
     id: 'F1',
     title: 'ext4, as it comes',
@@ -62,7 +34,7 @@ const FILE_SYSTEM_ROWS: readonly WorkloadRow[] = [
     title: 'ext4 where single sectors of a write may be lost: the superblock tears',
     workload: 'append',
     model: 'M2',
-    oracle: 'ext',
+    oracle: EXT,
     expected: { integrity: 'breaks' },
     causes: ['tear'],
     basis: 'the superblock is two sectors with one checksum, written in place at unmount',
@@ -81,7 +53,7 @@ const FILE_SYSTEM_ROWS: readonly WorkloadRow[] = [
     title: 'ext2',
     ...EXT2,
     workload: 'storm',
-    oracle: 'ext',
+    oracle: EXT_STRICT,
     expected: { integrity: 'breaks' },
     basis: 'no journal',
   }),
@@ -90,7 +62,7 @@ const FILE_SYSTEM_ROWS: readonly WorkloadRow[] = [
     title: 'ext4 without a journal',
     make: ['-O', '^has_journal'],
     workload: 'storm',
-    oracle: 'ext',
+    oracle: EXT_STRICT,
     expected: { integrity: 'breaks' },
     basis: 'no journal',
   }),
@@ -151,18 +123,18 @@ const FILE_SYSTEM_ROWS: readonly WorkloadRow[] = [
     title: 'vfat',
     fs: 'vfat',
     workload: 'storm',
-    oracle: 'vfat',
+    oracle: { kind: 'vfat', options: {} },
     expected: { integrity: 'breaks' },
     basis: 'no journal',
   }),
 ];
 
 /** A file is replaced by rename(2): what is there afterwards, without and with fsync(2) before it. */
-function renameRows(): WorkloadRow[] {
+function renameRows(): CrashRow[] {
   const without: WorkloadOptions = { fsync: false, 'folder-fsync': true, acks: false };
   const torn: Expected = { atomicity: 'breaks' };
   const whole: Expected = { atomicity: 'holds' };
-  const rows: [string, string, Partial<WorkloadRow>, Expected][] = [
+  const rows: [string, string, Partial<Given>, Expected][] = [
     ['F5a', 'ext4', {}, whole],
     ['F5b', 'ext4 noauto_da_alloc', { mountOptions: 'noauto_da_alloc' }, torn],
     ['F5c', 'xfs', XFS, torn],
@@ -217,7 +189,7 @@ function sqlite(
   synchronous: string,
   expected: Expected,
   basis: string,
-): WorkloadRow {
+): CrashRow {
   return row({
     id,
     title: `SQLite, journal_mode ${journal}, synchronous ${synchronous}`,
@@ -229,7 +201,7 @@ function sqlite(
 }
 
 const PRAGMA = '[SQLite "PRAGMA synchronous"]';
-const SQLITE_ROWS: readonly WorkloadRow[] = [
+const SQLITE_ROWS: readonly CrashRow[] = [
   sqlite('Q1', 'DELETE', 'OFF', { durability: 'breaks' }, `might become corrupted ${PRAGMA}`),
   sqlite(
     'Q2a',
@@ -266,7 +238,7 @@ const SQLITE_ROWS: readonly WorkloadRow[] = [
   sqlite('Q7', 'WAL', 'FULL', SOUND, PRAGMA),
 ];
 
-const PROGRAM_ROWS: readonly WorkloadRow[] = [
+const PROGRAM_ROWS: readonly CrashRow[] = [
   row({
     id: 'N1a',
     title: 'classic-level put()',
@@ -356,8 +328,7 @@ const PROGRAM_ROWS: readonly WorkloadRow[] = [
   }),
 ];
 
-export const WORKLOAD_ROWS: readonly WorkloadRow[] = [
-  ...PATH_ROWS,
+export const WORKLOAD_ROWS: readonly CrashRow[] = [
   ...FILE_SYSTEM_ROWS,
   ...SQLITE_ROWS,
   ...PROGRAM_ROWS,

@@ -1,0 +1,79 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { unreachable } from '../../base/assert.ts';
+import { ConfigError } from '../../base/errors.ts';
+import type { CheckerSpec } from '../check/types.ts';
+import { findProgram } from '../oracles/programs.ts';
+import { record, type RecordOptions } from '../record/record.ts';
+import type { CalibrateOptions, CrashRow, Source } from './types.ts';
+import { findWorkload, workloadCommand, workloadSettings } from './workloads/registry.ts';
+
+const TIMEOUT_MS = 20_000;
+
+/** What is to be recorded. */
+export type Recorded = Pick<CrashRow, 'source' | 'sizeBytes' | 'cache'>;
+
+/** Records what a source writes into the trace `out`. Throws ConfigError where this machine cannot do it. */
+export async function recordSource(
+  { source, sizeBytes, cache }: Recorded,
+  out: string,
+  { signal, remark }: CalibrateOptions,
+): Promise<void> {
+  const code = await record(
+    {
+      image: null,
+      sizeBytes,
+      cache,
+      out,
+      ackPattern: /^ACK (.*)/,
+      signal,
+      ...whoWrites(source),
+    },
+    { line: () => {}, warn: remark, serving: () => Promise.resolve(() => {}) },
+  );
+  if (code === 0) return;
+  const name = source.kind === 'workload' ? source.workload : source.program;
+  throw new ConfigError(`the workload ${name} ended with ${code}`, 'see what it said');
+}
+
+function whoWrites(
+  source: Source,
+): Pick<RecordOptions, 'face' | 'command' | 'fileSystem' | 'prepare'> {
+  switch (source.kind) {
+    case 'workload': {
+      const { fs, make, mountOptions, options } = source;
+      const workload = findWorkload(source.workload);
+      return {
+        face: 'fuse',
+        command: workloadCommand(workload, 'run', '{mount}', options),
+        fileSystem: { type: fs, make, mountOptions },
+        prepare: workloadCommand(workload, 'prepare', '{mount}', options),
+      };
+    }
+    case 'command': {
+      const { face, command, program } = source;
+      if (findProgram(program) === null) {
+        throw new ConfigError(`${program} is not there`, 'install the package that has it');
+      }
+      return { face, command, fileSystem: null, prepare: null };
+    }
+    default:
+      return unreachable(source);
+  }
+}
+
+/** The oracle of the workload, or that of the disk. What the workload declares is written into `folder`. */
+export function checkerOf({ source, oracle }: CrashRow, folder: string): CheckerSpec {
+  if (oracle !== null) return { ...oracle, timeoutMs: TIMEOUT_MS };
+  if (source.kind === 'command') return { kind: 'old-or-new', options: {}, timeoutMs: TIMEOUT_MS };
+  const workload = findWorkload(source.workload);
+  const settings = workloadSettings(workload, source.options);
+  const manifest = join(folder, 'manifest.json');
+  writeFileSync(manifest, JSON.stringify(workload.manifest(settings)));
+  const { kind, options } = workload.judged(settings, manifest);
+  return {
+    kind,
+    options: { ...options, fs: source.fs, 'mount-options': source.mountOptions },
+    timeoutMs: TIMEOUT_MS,
+  };
+}
