@@ -265,15 +265,17 @@ test('the mode decides who else may read it', { ...fuse, ...requires('setpriv') 
   await server.stop();
 });
 
+/** --listen with all that a path may have. */
+function listen(file: string, name: string): string[] {
+  const path = encodeURIComponent(file).replaceAll('%2F', '/');
+  return ['--listen', `fuse:${path}?export=${name}`];
+}
+
 test('another disk at each file', fuse, async (t) => {
   const folder = workspace(t);
   const [a, b] = [join(folder, 'a file'), join(folder, 'b-file')];
   unmountAtEnd(t, a);
   unmountAtEnd(t, b);
-  const listen = (file: string, name: string): string[] => [
-    '--listen',
-    `fuse:${encodeURIComponent(file).replaceAll('%2F', '/')}?export=${name}`,
-  ];
   const server = await startHoldfast(
     t,
     ['a=memory:1M', 'b=memory:2M', ...listen(a, 'a'), ...listen(b, 'b')],

@@ -1,3 +1,4 @@
+import { unreachable } from '../../base/assert.ts';
 import { VolatileDisk } from '../../../test/support/volatile-disk.ts';
 import { conformance, type ConformanceTarget } from '../../block/conformance.ts';
 import type { BlockDevice, DeviceInfo } from '../../block/device.ts';
@@ -84,8 +85,11 @@ class FileDevice implements BlockDevice {
       }
       case OP.EXTENTS:
         return this.#extents(io);
-      default:
+      case OP.CACHE:
+        // A hint, and no system call that FUSE passes on.
         return 0;
+      default:
+        return unreachable(io.op);
     }
   }
 

@@ -417,11 +417,9 @@ test('no more requests are taken than the limit', async () => {
   const { kernel, disk } = await mounted();
   const handle = await kernel.open();
   disk.hold = true;
-  const count = MAX_REQUESTS_IN_FLIGHT + 10;
-  const flushes = Array.from({ length: count }, () => {
-    // A page for each message that waits would be more than there is.
-    return kernel.unanswered < MAX_REQUESTS_IN_FLIGHT + 5 ? kernel.fsync(handle) : null;
-  });
+  // Each message that waits takes a page, of which there are not so many.
+  const count = MAX_REQUESTS_IN_FLIGHT + 5;
+  const flushes = Array.from({ length: count }, () => kernel.fsync(handle));
   assert.equal(kernel.session.inFlight, MAX_REQUESTS_IN_FLIGHT);
   assert.ok(kernel.waiting > 0);
   disk.hold = false;

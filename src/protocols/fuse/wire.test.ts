@@ -25,19 +25,24 @@ function written(bytes: number, write: (view: DataView, at: number) => unknown):
   return Buffer.from(memory.subarray(8, 8 + bytes)).toString('hex');
 }
 
-function viewOfHex(hex: string): DataView {
-  const bytes = Uint8Array.from(Buffer.from(hex.replaceAll(' ', ''), 'hex'));
+function viewOfHex(text: string): DataView {
+  const bytes = Uint8Array.from(Buffer.from(text.replaceAll(' ', ''), 'hex'));
   return new DataView(bytes.buffer);
+}
+
+/** Fields, one after the other. */
+function hex(text: string): string {
+  return text.replaceAll(/\s/g, '');
 }
 
 test('fuse_out_header', () => {
   assert.equal(
     written(16, (view, at) => writeOutHeader(view, at, 24, 0, 0x04030201, 0x08070605)),
-    '18000000' + '00000000' + '0102030405060708',
+    hex('18000000 00000000 0102030405060708'),
   );
   assert.equal(
     written(16, (view, at) => writeOutHeader(view, at, 16, 2, 6, 0)),
-    '10000000' + 'feffffff' + '0600000000000000',
+    hex('10000000 feffffff 0600000000000000'),
   );
 });
 
@@ -52,17 +57,18 @@ test('fuse_attr_out', () => {
   };
   const expected = [
     // attr_valid, attr_valid_nsec, dummy
-    '0000000000000000' + '00000000' + '00000000',
+    '0000000000000000 00000000 00000000',
     // ino, size, blocks
-    '0100000000000000' + '0002000002000000' + '0100000100000000',
+    '0100000000000000 0002000002000000 0100000100000000',
     // atime, mtime, ctime, and their nanoseconds
-    '7856341200000000'.repeat(3) + '80b2e60e'.repeat(3),
+    '7856341200000000'.repeat(3),
+    '80b2e60e'.repeat(3),
     // mode S_IFREG | 0640, nlink, uid, gid, rdev, blksize, flags
-    'a0810000' + '01000000' + '07000000' + '08000000' + '00000000' + '00100000' + '00000000',
+    'a0810000 01000000 07000000 08000000 00000000 00100000 00000000',
   ];
   assert.equal(
     written(104, (view, at) => writeAttrOut(view, at, file)),
-    expected.join(''),
+    hex(expected.join('')),
   );
 });
 
@@ -76,14 +82,17 @@ test('fuse_statfs_out', () => {
     modifiedSeconds: 0,
   };
   const expected = [
-    // blocks, bfree, bavail, files, ffree
-    'f500000000000000' + '00'.repeat(16) + '0100000000000000' + '00'.repeat(8),
+    // blocks, bfree, bavail
+    'f500000000000000 0000000000000000 0000000000000000',
+    // files, ffree
+    '0100000000000000 0000000000000000',
     // bsize, namelen, frsize, padding, spare
-    '00100000' + 'ff000000' + '00100000' + '00'.repeat(28),
+    '00100000 ff000000 00100000 00000000',
+    '00'.repeat(24),
   ];
   assert.equal(
     written(80, (view, at) => writeStatfsOut(view, at, file)),
-    expected.join(''),
+    hex(expected.join('')),
   );
 });
 
@@ -97,25 +106,23 @@ test('fuse_init_out', () => {
     maxWrite: 0x40000,
     maxPages: 256,
   };
+  const expected = [
+    // major 7, minor 39, max_readahead, flags
+    '07000000 27000000 00000200 21804040',
+    // max_background, congestion_threshold, max_write, time_gran
+    '8000 6000 00000400 01000000',
+    // max_pages, map_alignment, flags2, unused
+    '0001 0000 10000000',
+    '00'.repeat(28),
+  ];
   assert.equal(
     written(64, (view, at) => writeInitOut(view, at, out)),
-    '07000000' +
-      '27000000' +
-      '00000200' +
-      '21804040' + // major 7, minor 39
-      '8000' +
-      '6000' +
-      '00000400' +
-      '01000000' +
-      '0001' +
-      '0000' +
-      '10000000' +
-      '00'.repeat(28),
+    hex(expected.join('')),
   );
 });
 
 test('fuse_init_in of Linux 6.18, and of kernels before flags2', () => {
-  const modern = viewOfHex('07000000 2d000000 00000200 fbffff73 ff030000' + '00'.repeat(44));
+  const modern = viewOfHex(`07000000 2d000000 00000200 fbffff73 ff030000 ${'00'.repeat(44)}`);
   assert.deepEqual(readInitIn(modern, 0, 64), {
     major: 7,
     minor: 45,
