@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { ConfigError, messageOf } from '../../base/errors.ts';
 import { MiB } from '../../base/units.ts';
 import { TraceBuilder } from '../../trace/builder.ts';
@@ -18,12 +19,25 @@ import { workloadRow } from './workload-row.ts';
 
 const M1: ModelOptions = { model: 'M1', unitBytes: 512, overlap: 'issued', poison: false };
 const WRITES = 12;
+/** With the ending that this file has: sources and dist. */
+const BLOCKS_CHECKER = fileURLToPath(
+  import.meta.url.replace(/path-rows(\.\w+)$/, 'blocks-checker$1'),
+);
 
-/** Writes of 4 KiB by QEMU's I/O tester, each followed by its flush and an acknowledgement. */
+/**
+ * QEMU's I/O tester: writes of 4 KiB, each followed by its flush. That it then reads says that the flush is over, and is
+ * the acknowledgement. Over NBD, QEMU sends a FLUSH also with cache=unsafe [QEMU block/nbd.c, "bdrv_co_flush_to_os"].
+ */
 function qemuIo(cache: 'unsafe' | 'writeback'): CrashRow['source'] {
-  const one = `qemu-io -f raw -t ${cache} -c "write -P $i $((i * 4))k 4k" -c flush "$0" >&2`;
-  const all = `i=1; while [ $i -le ${WRITES} ]; do ${one} || exit; echo "ACK $i"; i=$((i + 1)); done`;
-  return { kind: 'command', face: 'nbd', program: 'qemu-io', command: ['sh', '-c', all, '{disk}'] };
+  const numbers = Array.from({ length: WRITES }, (_, i) => i + 1);
+  const steps = numbers.map((i) => `write -P ${i} ${4 * i}k 4k\\nflush\\nread ${4 * i}k 4k\\n`);
+  const script = [
+    `printf '${steps.join('')}' | qemu-io -f raw -t ${cache} "$0"`,
+    `sed -u -n 's/.*read 4096.4096 bytes at offset/ACK/p'`,
+    `(n=0; while read -r line; do echo "$line"; n=$((n + 1)); done; [ $n = ${WRITES} ])`,
+  ];
+  const command = ['sh', '-c', script.join(' | '), '{disk}'];
+  return { kind: 'command', face: 'fuse', program: 'qemu-io', command };
 }
 
 function throughQemu(given: Pick<CrashRow, 'id' | 'title' | 'expected' | 'causes' | 'basis'>) {
@@ -32,7 +46,7 @@ function throughQemu(given: Pick<CrashRow, 'id' | 'title' | 'expected' | 'causes
     source: qemuIo(cache),
     sizeBytes: MiB,
     cache: 'writeback',
-    oracle: { kind: 'old-or-new', options: {} },
+    oracle: { kind: 'module', options: { path: BLOCKS_CHECKER } },
     model: 'M1',
     ...given,
   });

@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { unreachable } from '../../base/assert.ts';
+import { assert, unreachable } from '../../base/assert.ts';
 import { ConfigError } from '../../base/errors.ts';
 import type { CheckerSpec } from '../check/types.ts';
 import { findProgram } from '../oracles/programs.ts';
@@ -63,9 +63,9 @@ function whoWrites(
 }
 
 /** The oracle of the workload, or that of the disk. What the workload declares is written into `folder`. */
-export function checkerOf({ source, oracle }: CrashRow, folder: string): CheckerSpec {
+export function checkerOf({ id, source, oracle }: CrashRow, folder: string): CheckerSpec {
   if (oracle !== null) return { ...oracle, timeoutMs: TIMEOUT_MS };
-  if (source.kind === 'command') return { kind: 'old-or-new', options: {}, timeoutMs: TIMEOUT_MS };
+  assert(source.kind === 'workload', `row ${id}: a command has no oracle of its own`);
   const workload = findWorkload(source.workload);
   const settings = workloadSettings(workload, source.options);
   const manifest = join(folder, 'manifest.json');
