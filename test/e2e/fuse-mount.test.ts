@@ -18,8 +18,8 @@ import { openReactor } from '../../src/reactor/open.ts';
 import type { Reactor } from '../../src/reactor/reactor.ts';
 import { openMemoryStore } from '../../src/stores/memory/memory-store.ts';
 import { run, succeed, until } from './support/command.ts';
-import { fuse, mountedAt, unmountAtEnd } from './support/fuse.ts';
-import { REACTORS, workspace } from './support/holdfast.ts';
+import { fuse, mountedAt, mountFolder } from './support/fuse.ts';
+import { REACTORS } from './support/holdfast.ts';
 
 // Mounts as parts of Holdfast make them, in this process: its own thread serves the file, so it must not wait for it.
 
@@ -34,8 +34,7 @@ async function mounted(
   reactor: Reactor,
   options: Partial<FuseMountOptions> & Pick<FuseMountOptions, 'source'>,
 ): Promise<{ mount: FuseMount; file: string }> {
-  const file = join(workspace(t), 'file');
-  unmountAtEnd(t, file);
+  const file = join(mountFolder(t), 'file');
   const mount = await mountDevice(reactor, { path: file, name: 'test', ...options });
   return { mount, file };
 }
@@ -147,7 +146,7 @@ test('somebody else unmounts: `ended` is called once', fuse, async (t) => {
 
 test('where it can be mounted, and where not', fuse, async (t) => {
   const reactor = await reactorFor(t, 'io_uring');
-  const folder = workspace(t);
+  const folder = mountFolder(t);
   const source = sourceOfDevice(await filled(1));
   const refused = (path: string, why: RegExp): Promise<void> =>
     assert.rejects(mountDevice(reactor, { path, name: 'test', source }), (error) => {
@@ -166,7 +165,6 @@ test('where it can be mounted, and where not', fuse, async (t) => {
   // A file that is there is hidden meanwhile, and stays; a link leads to it.
   await writeFile(join(folder, 'there'), 'old');
   await symlink('there', join(folder, 'link'));
-  unmountAtEnd(t, join(folder, 'there'));
   const mount = await mountDevice(reactor, { path: join(folder, 'link'), name: 'test', source });
   assert.equal(mount.path, join(folder, 'there'));
   assert.equal((await stat(join(folder, 'there'))).size, MiB);

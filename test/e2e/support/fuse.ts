@@ -1,5 +1,7 @@
 import { execFileSync } from 'node:child_process';
-import { accessSync, constants, readFileSync } from 'node:fs';
+import { accessSync, constants, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { skipsFail } from './requires.ts';
 
@@ -27,9 +29,19 @@ export function mountedAt(path: string): string | null {
   return lines.find((line) => line.split(' ')[4] === path.replaceAll(' ', '\\040')) ?? null;
 }
 
-/** Whatever happens in the test, nothing stays mounted at `path`. */
-export function unmountAtEnd(t: TestContext, path: string): void {
+/** A private folder that goes with the test, whatever is still mounted in it then. */
+export function mountFolder(t: TestContext): string {
+  const folder = mkdtempSync(join(tmpdir(), 'hf-'));
   t.after(() => {
-    while (mountedAt(path) !== null) execFileSync('umount', ['-l', path]);
+    for (const path of mountsIn(folder)) execFileSync('umount', ['-l', path]);
+    rmSync(folder, { recursive: true, force: true });
   });
+  return folder;
+}
+
+/** Those on top first. */
+function mountsIn(folder: string): string[] {
+  const lines = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
+  const points = lines.map((line) => (line.split(' ')[4] ?? '').replaceAll('\\040', ' '));
+  return points.filter((point) => point.startsWith(`${folder}/`)).toReversed();
 }
