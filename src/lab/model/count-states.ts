@@ -1,6 +1,5 @@
 import type { BuiltModel } from './built-model.ts';
 import { enumerateStates, survivors } from './enumerate-states.ts';
-import { ImageKeys } from './image-key.ts';
 
 /**
  * How many different images all cuts together have, or null where that takes listing more than `limit` states. Under M2,
@@ -34,14 +33,23 @@ function sumOfProducts(model: BuiltModel): bigint {
 }
 
 function listed(model: BuiltModel, limit: number): bigint | null {
-  const keys = new ImageKeys(model);
   const seen = new Set<string>();
+  const image = new Int32Array(model.unitCount);
   let listedStates = 0;
   for (const { index } of model.cuts) {
-    for (const state of enumerateStates(model, index)) {
+    const view = model.view(index);
+    const chosen = new Int32Array(view.units.length);
+    for (let unit = 0; unit < image.length; unit += 1) {
+      image[unit] = model.contentOf(model.maker.newest(unit, index));
+    }
+    for (const { rule } of enumerateStates(model, index)) {
       listedStates += 1;
       if (listedStates > limit) return null;
-      seen.add(keys.key(state));
+      model.choose(view, rule, chosen);
+      for (let at = 0; at < chosen.length; at += 1) {
+        image[view.units[at] as number] = model.contentOf(chosen[at] as number);
+      }
+      seen.add(image.join());
     }
   }
   return BigInt(seen.size);
