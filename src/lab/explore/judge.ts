@@ -15,11 +15,6 @@ import { kindOf, VerdictBook } from './verdict-book.ts';
 /** What a run has read (null: not seen), and the number of its verdict's kind. */
 export type Answer = (reads: Int32Array | null, kind: number) => void;
 
-interface Waiter {
-  readonly state: StateSpec;
-  readonly rung: Rung;
-}
-
 /** A state whose run is under way, or something to do when all before it is judged. */
 interface Pending {
   readonly state: StateSpec;
@@ -29,7 +24,7 @@ interface Pending {
   readonly b: number;
   readonly c: number;
   /** The same image at other cuts, offered meanwhile. */
-  readonly waiters: Waiter[];
+  readonly waiters: StateSpec[];
   readonly answer: Answer | null;
 }
 
@@ -106,22 +101,29 @@ export class Judge {
     const running = this.#running(a, b, c);
     if (running !== null && running.owed >= owed) {
       if (running.state.cut === cut) return false;
-      if (running.waiters.some(({ state }) => state.cut === cut)) return false;
-      running.waiters.push({ state: { cut, rule }, rung });
+      if (running.waiters.some((state) => state.cut === cut)) return false;
+      running.waiters.push({ cut, rule });
       this.pending += 1;
       return true;
     }
     // Only the strictest obligation counts: what was judged with more acknowledgements is judged.
     const place = this.decided.find(a, b, c);
     if (place >= 0 && this.decided.weight(place) >= owed) {
-      this.#count({ cut, rule }, rung, a, b, c, this.decided.value(place));
-      this.tally.totals.sameImage += 1;
+      this.#countSame(
+        { cut, rule },
+        owed,
+        a,
+        b,
+        c,
+        this.decided.value(place),
+        this.decided.weight(place),
+      );
       return true;
     }
     const kind = this.#walk(owed);
     if (kind >= 0) {
       this.decided.put(a, b, c, kind, owed);
-      this.#count({ cut, rule }, rung, a, b, c, kind);
+      this.#count({ cut, rule }, a, b, c, kind);
       this.tally.totals.sameReads += 1;
       return true;
     }
@@ -140,7 +142,7 @@ export class Judge {
     }
     if (!this.#isSeen(cut, a, b, c)) {
       this.decided.put(a, b, c, kind, owed);
-      this.#count({ cut, rule }, rung, a, b, c, kind);
+      this.#count({ cut, rule }, a, b, c, kind);
       this.tally.totals.sameReads += 1;
     }
     answer(this.trie.path.used(), kind);
@@ -246,11 +248,10 @@ export class Judge {
     const key = shortKey(a, b);
     if (this.#underWay.get(key) === pending) this.#underWay.delete(key);
     this.pending -= 1 + pending.waiters.length;
-    if (!this.#isSeen(state.cut, a, b, c)) this.#count(state, rung, a, b, c, kind);
+    if (!this.#isSeen(state.cut, a, b, c)) this.#count(state, a, b, c, kind);
     for (const waiter of pending.waiters) {
-      if (this.#isSeen(waiter.state.cut, a, b, c)) continue;
-      this.#count(waiter.state, waiter.rung, a, b, c, kind);
-      this.tally.totals.sameImage += 1;
+      if (this.#isSeen(waiter.cut, a, b, c)) continue;
+      this.#countSame(waiter, this.#owed(waiter.cut), a, b, c, kind, owed);
     }
     pending.answer?.(run.reads, kind);
     return true;
@@ -301,7 +302,22 @@ export class Judge {
     );
   }
 
-  #count(state: StateSpec, rung: Rung, a: number, b: number, c: number, kind: number): void {
+  /** The image was judged at another cut, where `asked` acknowledgements were owed; here only `owed`. */
+  #countSame(
+    state: StateSpec,
+    owed: number,
+    a: number,
+    b: number,
+    c: number,
+    kind: number,
+    asked: number,
+  ): void {
+    // What failed with more owed counts as failed, but this very state may pass: it is not shown.
+    this.#count(state, a, b, c, kind, asked === owed);
+    this.tally.totals.sameImage += 1;
+  }
+
+  #count(state: StateSpec, a: number, b: number, c: number, kind: number, mayBeShown = true): void {
     const { cut } = state;
     this.seen.put(a ^ laneHash(cut, 1, 0), b ^ laneHash(cut, 1, 1), c ^ laneHash(cut, 1, 2), 0, 0);
     const { totals } = this.tally;
@@ -310,7 +326,7 @@ export class Judge {
     tally.decided += 1;
     if (!this.book.isJudged(kind)) tally.unjudged += 1;
     if (!this.book.isPass(kind)) totals.failures += 1;
-    this.book.count(kind, state);
+    this.book.count(kind, state, mayBeShown);
   }
 }
 

@@ -15,7 +15,7 @@ export const MAX_FRONTIER = 1 << 18;
 /** How often a first verdict of its kind is asked for again: three answers like the first are taken for the truth. */
 export const CONFIRMATIONS = 3;
 
-/** Ids that a finding lists besides its first; each of these states is confirmed too. */
+/** Ids that a finding lists besides its first; each of these states that was run is confirmed too. */
 export const OTHER_IDS = 7;
 
 /** Batches that wait for each job, so that no worker idles while answers are taken in. */

@@ -32,11 +32,11 @@ export class VerdictBook {
     return this.#kinds.length - 1;
   }
 
-  /** One more state came to this. Its rule is kept only if it is among the first. */
-  count(kind: number, state: StateSpec): void {
+  /** One more state came to this. Its rule is kept if it may be shown and is among the first. */
+  count(kind: number, state: StateSpec, mayBeShown: boolean): void {
     const entry = this.kind(kind);
     entry.count += 1;
-    if (entry.verdict.outcome === 'pass' || entry.state === state) return;
+    if (!mayBeShown || entry.verdict.outcome === 'pass' || entry.state === state) return;
     if (entry.others.length < OTHER_IDS) entry.others.push(state);
   }
 
