@@ -46,3 +46,17 @@ test('lanes differ for any change of unit or content, and from each other', () =
   // Of 30 000 random numbers of 32 bits, a tenth of one would meet another.
   assert.ok(values - seen.size < 5, `${values - seen.size} collisions`);
 });
+
+test('what a change adds to a key is as good as random, for neighbouring units and contents too', () => {
+  for (const step of [2, 3, 65]) {
+    for (let lane = 0; lane < 3; lane += 1) {
+      const added = Int32Array.from({ length: 1 << 18 }, (_, unit) => {
+        const content = unit * step;
+        return laneHash(unit, content + 1, lane) - laneHash(unit, content, lane);
+      });
+      const equal = added.length - new Set(added).size;
+      // Of so many random numbers of 32 bits, 8 meet another.
+      assert.ok(equal < 30, `lane ${lane}, step ${step}: ${equal} are equal`);
+    }
+  }
+});

@@ -1,14 +1,17 @@
 import { assert } from '../../base/assert.ts';
+import { mix32 } from '../model/mix.ts';
 
-/** A hash of 96 bits of one content of one unit, in three lanes. An image's key is the sum over its units, lane by lane. */
+/** Of each lane: what a unit and what a content are mixed with (digits of pi). */
+const UNIT_SEEDS = Int32Array.of(0x243f6a88, 0x85a308d3, 0x13198a2e);
+const CONTENT_SEEDS = Int32Array.of(0x03707344, 0xa4093822, 0x299f31d0);
+
+/**
+ * A hash of 96 bits of one content of one unit, in three lanes. An image's key is the sum over its units, lane by lane, so
+ * that differences must be as good as random too: unit and content are mixed before they meet.
+ */
 export function laneHash(unit: number, content: number, lane: number): number {
-  let hash = Math.imul(lane + 1, 0x9e3779b1);
-  hash = Math.imul(hash ^ unit ^ (unit >>> 15), 0x85ebca6b);
-  hash ^= hash >>> 13;
-  hash = Math.imul(hash ^ content, 0xc2b2ae35);
-  hash ^= hash >>> 16;
-  hash = Math.imul(hash, 0x27d4eb2f);
-  return hash ^ (hash >>> 15);
+  const ofUnit = mix32(unit ^ (UNIT_SEEDS[lane] as number));
+  return mix32(ofUnit + mix32(content ^ (CONTENT_SEEDS[lane] as number)));
 }
 
 /** What a KeyTable is made of, as it goes to a file. */

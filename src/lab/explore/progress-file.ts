@@ -10,7 +10,8 @@ import type { VerdictKind } from './verdict-book.ts';
 // What an exploration knows, in a file: lines of JSON, arrays in base64. It is written beside its place and then renamed,
 // so that there is always a whole one.
 
-const FORMAT = 1;
+/** Rises with each change of what is in it, of how keys are made too. */
+const FORMAT = 2;
 /** Entries of an array in one line. */
 const LINE_ENTRIES = 1 << 20;
 
