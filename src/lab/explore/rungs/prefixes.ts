@@ -3,7 +3,7 @@ import type { Rule } from '../../model/types.ts';
 import { isByRequests } from '../grain.ts';
 import type { Family, Scene } from './family.ts';
 
-/** The open requests up to each one, in the order of issue and of completion. The ends are another family. */
+/** The open requests up to each one, in the order of issue and of completion. */
 export const prefixes: Family = {
   rung: 'prefixes',
   grains: ['prefix', 'request', 'unit'],
@@ -16,7 +16,8 @@ function* prefixesOf({ model, view }: Scene): Generator<Rule> {
   const keepsOrder = model.options.model === 'M0';
   for (const order of ['issued', 'completed'] as const) {
     if (keepsOrder && order === 'completed') return;
-    for (let count = 1; count < view.requests.length; count += 1) {
+    // The ends are another family, but that may have been cut short, and M0 counts on all.
+    for (let count = 0; count <= view.requests.length; count += 1) {
       const rule = { kind: 'prefix', order, count } as const;
       if (keepsOrder && model.whyIllegal({ cut: view.cut.index, rule }) !== null) continue;
       yield rule;
