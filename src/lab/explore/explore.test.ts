@@ -417,6 +417,23 @@ test('all that is tried is legal, under every model and option', async () => {
   }
 });
 
+test('what is interrupted while the last states are judged is not covered', async () => {
+  const stop = new AbortController();
+  const model = blocks(3);
+  const pool = new FakePool(model, () => PASS, { batch: 64 });
+  const judged = pool.run.bind(pool);
+  pool.run = (states) => {
+    // The known ends, both ends of the cut, and the first verdict once more; then all the others at once.
+    if (states.length < 3) return judged(states);
+    stop.abort();
+    return new Promise(() => {});
+  };
+  const hooks = { progress: () => {}, interrupted: stop.signal };
+  const found = await explore(model, pool, optionsFor(model), hooks);
+  assert.equal(found.coverage[0]?.reached, 'sampled');
+  assert.equal(found.ended, 'interrupted');
+});
+
 test('an interrupted exploration goes on, runs nothing twice, and finds the same', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'explore-'));
   try {
