@@ -7,6 +7,10 @@ import { element, escape, hint, px, table } from './html.ts';
 const WIDTH = 960;
 const BAR_HEIGHT = 26;
 const MOST_ROWS = 500;
+const MOST_CELLS = 480;
+
+/** From the best to the worst. */
+const RANKS = ['exact', 'pairs', 'sampled', 'nothing', 'left-out'] as const;
 
 const REACHED: Readonly<Record<CutCoverage['reached'], string>> = {
   exact: 'every state is decided',
@@ -20,35 +24,49 @@ const REACHED: Readonly<Record<CutCoverage['reached'], string>> = {
 export function coverageSentence(coverage: readonly CutCoverage[]): string {
   const of = (reached: CutCoverage['reached']): number =>
     coverage.filter((one) => one.reached === reached).length;
-  const parts = (['exact', 'pairs', 'sampled', 'nothing', 'left-out'] as const)
-    .filter((reached) => of(reached) > 0)
-    .map((reached) => `${of(reached)} of ${coverage.length}: ${REACHED[reached]}`);
+  const parts = RANKS.filter((reached) => of(reached) > 0).map(
+    (reached) => `${of(reached)} of ${coverage.length}: ${REACHED[reached]}`,
+  );
   return `Cuts by coverage: ${parts.join('; ')}.`;
 }
 
-/** A bar with one cell for each cut, in the order of time. */
+/** A bar with one cell for each cut, in the order of time; where they are many, for several: the worst of them counts. */
 export function coverageBar(coverage: readonly CutCoverage[]): string {
-  const width = WIDTH / Math.max(1, coverage.length);
-  const cells = coverage.map((one, i) =>
-    element(
-      'rect',
-      {
-        x: px(i * width),
-        y: 0,
-        width: px(Math.max(0.5, width - (width > 4 ? 1 : 0))),
-        height: BAR_HEIGHT,
-        class: one.reached,
-      },
-      hint(`cut ${one.cut}: ${wordsOf(one)}`),
-    ),
-  );
+  const group = Math.max(1, Math.ceil(coverage.length / MOST_CELLS));
+  const count = Math.max(1, Math.ceil(coverage.length / group));
+  const width = WIDTH / count;
+  const cells: string[] = [];
+  for (let i = 0; i < coverage.length; i += group) {
+    const part = coverage.slice(i, i + group);
+    const worst = part.toSorted((a, b) => RANKS.indexOf(b.reached) - RANKS.indexOf(a.reached))[0];
+    if (worst === undefined) continue;
+    const box = {
+      x: px((i / group) * width),
+      y: 0,
+      width: px(Math.max(0.5, width - (width > 4 ? 1 : 0))),
+      height: BAR_HEIGHT,
+      class: worst.reached,
+    };
+    const words =
+      part.length === 1
+        ? `cut ${worst.cut}: ${wordsOf(worst)}`
+        : `cuts ${part[0]?.cut} to ${part.at(-1)?.cut}: ${coverageSentence(part)}`;
+    cells.push(element('rect', box, hint(words)));
+  }
   const attributes = {
     viewBox: `0 0 ${WIDTH} ${BAR_HEIGHT}`,
     role: 'img',
     'aria-label': 'coverage of each cut',
     preserveAspectRatio: 'none',
+    class: 'strip',
   };
   return element('svg', attributes, cells.join(''));
+}
+
+/** Whether every state of every cut that counts is judged. */
+export function isAllDecided(coverage: readonly CutCoverage[]): boolean {
+  const counted = coverage.filter(({ reached }) => reached !== 'left-out');
+  return counted.length > 0 && counted.every(({ reached }) => reached === 'exact');
 }
 
 function wordsOf(one: CutCoverage): string {

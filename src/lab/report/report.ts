@@ -9,9 +9,11 @@ import {
   coverageTable,
   findingName,
   histogram,
+  isAllDecided,
 } from './coverage.ts';
 import { command, element, escape } from './html.ts';
 import { drawMap } from './map.ts';
+import { beginOf, type MapOptions } from './map-scale.ts';
 import { drawMinimalCase } from './minimal-case.ts';
 import { STYLE } from './style.ts';
 
@@ -36,9 +38,12 @@ export function renderReport(input: ReportInput): string {
   return [
     '<!doctype html>',
     '<html lang="en"><head><meta charset="utf-8">',
+    // Nothing is fetched and nothing runs, whatever names stand in it.
+    `<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">`,
     '<meta name="viewport" content="width=device-width, initial-scale=1">',
     `<title>${escape(title)}</title><style>${STYLE}</style></head><body><main>`,
     headline(title, input),
+    warnings(input),
     ...input.causes.map((cause, i) => causeSection(input, cause, i)),
     unexplained(input),
     wholeMap(input),
@@ -58,13 +63,40 @@ function headline(title: string, { exploration, model }: ReportInput): string {
       ? `${failures.length === 1 ? 'One kind' : `${failures.length} kinds`} of failure after a power cut`
       : doubts > 0
         ? 'No failure, but some states could not be judged'
-        : 'No state that a power cut may leave fails';
-  const kind = failures.length > 0 ? ' bad' : doubts > 0 ? ' doubt' : '';
+        : isAllDecided(coverage)
+          ? 'No state that a power cut may leave fails'
+          : 'No failure found in the states that were looked at';
+  const sound = isAllDecided(coverage) ? '' : ' partial';
+  const kind = failures.length > 0 ? ' bad' : doubts > 0 ? ' doubt' : sound;
   return (
     `<p class="soft">${escape(title)}</p><div class="verdict${kind}"><h1>${verdict}</h1>` +
     `<p>${statesDecided.toLocaleString('en')} states decided under ${model.options.model}: ` +
     `${MODELS[model.options.model]}. ${escape(coverageSentence(coverage))}</p></div>`
   );
+}
+
+/** What makes all of this mean something else than a reader would think. */
+function warnings({ model }: ReportInput): string {
+  const { trace, options } = model;
+  const lines: string[] = [];
+  const liars = trace.disks.filter(({ ignoresFlush }) => ignoresFlush === true);
+  for (const { name } of liars) {
+    lines.push(
+      `${basename(name)} was served with cache mode unsafe: every FLUSH was answered and none was done, so nothing was ever stable. What ` +
+        'fails here may be the fault of that mode and not of the workload.',
+    );
+  }
+  if (options.model === 'L') {
+    lines.push(
+      'Model L is a disk that lies about FLUSH. No sound disk behaves so: what fails here need not be a fault of the workload.',
+    );
+  }
+  if (!trace.complete) {
+    lines.push(
+      'The recording was cut short: it ends with the last record that is whole, and what came later is not looked at.',
+    );
+  }
+  return lines.map((line) => `<p class="warning">${escape(line)}</p>`).join('');
 }
 
 function causeSection(input: ReportInput, cause: Cause, index: number): string {
@@ -77,7 +109,7 @@ function causeSection(input: ReportInput, cause: Cause, index: number): string {
       : `<dt>${label}</dt><dd>${words.map((word) => escape(word)).join('<br>')}</dd>`;
   return [
     `<section class="cause" id="cause-${index + 1}">`,
-    `<p><span class="tag bad">${escape(findingName(finding))}</span>`,
+    `<p><span class="tag bad">${input.causes.length > 1 ? `${index + 1}: ` : ''}${escape(findingName(finding))}</span>`,
     `<span class="tag">${model.options.model}</span><span class="tag">${finding.count} states</span></p>`,
     `<p class="sentence">${escape(cause.sentence)}</p>`,
     '<dl>',
@@ -104,8 +136,8 @@ function causeSection(input: ReportInput, cause: Cause, index: number): string {
       ? ''
       : `<h3>What the checker said</h3><pre>${escape(finding.verdict.detail)}</pre>`,
     '<h3>Where and when</h3>',
-    drawMap(model.trace, { ...windowOf(input, cause, named), title: cause.sentence }),
-    legend(),
+    drawMap(model.trace, windowOf(input, cause, named)),
+    legend(true),
     drawMinimalCase(model, cause.state, named),
     others(finding.others),
     '</section>',
@@ -118,36 +150,48 @@ function others(ids: readonly string[]): string {
 }
 
 /** The part of the recording around what matters. */
-function windowOf(
-  { model }: ReportInput,
-  cause: Cause,
-  named: readonly number[],
-): { from: number; to: number; lost: Set<number>; kept: Set<number>; cut: number } {
-  const { issued } = model.trace.requests;
-  const cut = model.view(cause.state.cut).cut.event;
-  const first = named.reduce((least, r) => Math.min(least, issued[r] as number), cut);
+function windowOf({ model }: ReportInput, cause: Cause, named: readonly number[]): MapOptions {
+  const { requests, marks, events } = model.trace;
+  const { event } = model.view(cause.state.cut).cut;
+  const owed = cause.finding.verdict.axis === 'durability';
+  const ack = owed
+    ? marks.findLast((mark) => mark.kind === 'ack' && mark.event < event)
+    : undefined;
+  const first = named.reduce(
+    (least, r) => Math.min(least, requests.issued[r] as number),
+    Math.min(event, ack?.event ?? event),
+  );
+  // Making the file system is of no interest, if it has no part in this.
+  const begin = Math.min(first, beginOf(model.trace));
   return {
-    from: Math.max(0, first - CONTEXT_EVENTS),
-    to: Math.min(model.trace.events, cut + CONTEXT_EVENTS),
+    title: cause.sentence,
+    from: Math.max(begin, first - CONTEXT_EVENTS),
+    to: Math.min(events, event + CONTEXT_EVENTS),
     lost: new Set(cause.lost.map(({ request }) => request)),
     kept: new Set(cause.kept.map(({ request }) => request)),
-    cut,
+    cuts: [{ event, label: 'power cut' }],
+    future: event,
+    broken: ack?.event ?? -1,
   };
 }
 
-function legend(): string {
-  const entries = [
+function legend(isCase: boolean): string {
+  const entries: (readonly [colour: string, name: string])[] = [
     ['--write', 'write'],
     ['--zeroes', 'zeroes, discard'],
     ['--fua', 'FUA (edge)'],
     ['--flush', 'flush, from issue to completion'],
     ['--lost', 'lost'],
     ['--kept', 'there'],
-  ] as const;
+    ['--ink', 'acknowledgement'],
+  ];
   const spans = entries.map(
     ([colour, name]) => `<span><i style="background:var(${colour})"></i>${name}</span>`,
   );
-  return `<p class="legend soft">${spans.join('')}</p>`;
+  const faint = isCase
+    ? '<span class="long">faint: had not happened yet when the power failed</span>'
+    : '';
+  return `<p class="legend soft">${spans.join('')}${faint}</p>`;
 }
 
 /** Findings without a cause: checkers that crashed, hung or wavered, and failures that nobody had time to explain. */
@@ -164,19 +208,31 @@ function unexplained({ exploration, causes }: ReportInput): string {
 }
 
 function wholeMap({ model, causes }: ReportInput): string {
+  const { trace } = model;
   const named = (part: 'lost' | 'kept'): Set<number> =>
     new Set(causes.flatMap((cause) => cause[part].map(({ request }) => request)));
-  const map = drawMap(model.trace, {
+  const from = beginOf(trace);
+  const before = trace.requests.issued.filter((event) => event < from).length;
+  const map = drawMap(trace, {
     title: 'All of the recording: place on the disk (up), order of events (right)',
-    from: 0,
-    to: model.trace.events,
+    from,
+    to: trace.events,
     lost: named('lost'),
     kept: named('kept'),
-    cut: -1,
+    cuts: causes.map((cause, i) => ({
+      event: model.view(cause.state.cut).cut.event,
+      label: causes.length === 1 ? 'power cut' : String(i + 1),
+    })),
+    future: Infinity,
+    broken: -1,
   });
+  const left =
+    before === 0
+      ? ''
+      : ` It begins where the workload does: ${before} requests before that are left out.`;
   return (
-    '<h2>The recording</h2><p class="soft">Up: place on the disk, of what is written at all. Right: the order of events. ' +
-    `Dots below: acknowledgements.</p>${map}${legend()}`
+    '<h2>The recording</h2><p class="soft">Up: place on the disk, of what is written at all. Right: the order of events, ' +
+    `with the time of some. A shade changes with every flush.${left}</p>${map}${legend(false)}`
   );
 }
 
@@ -206,7 +262,12 @@ function facts({ model, exploration, checker, version }: ReportInput): string {
     ['trace', `${trace.path} (${trace.fingerprint})${trace.complete ? '' : ', cut short'}`],
     [
       'disks',
-      trace.disks.map(({ name, sizeBytes }) => `${name}, ${formatSize(sizeBytes)}`).join('; '),
+      trace.disks
+        .map(
+          ({ name, sizeBytes, ignoresFlush }) =>
+            `${name}, ${formatSize(sizeBytes)}${ignoresFlush === true ? ', FLUSH ignored (cache mode unsafe)' : ''}`,
+        )
+        .join('; '),
     ],
     ['requests', `${trace.requests.count}, ${trace.marks.length} marks, ${model.cuts.length} cuts`],
     [

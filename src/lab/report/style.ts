@@ -26,6 +26,8 @@ a { color: inherit; }
 .soft { color: var(--soft); }
 .verdict { border-left: 6px solid var(--flush); padding: 2px 0 2px 16px; }
 .verdict.bad { border-color: var(--lost); }
+.verdict.partial { border-color: var(--write); }
+.warning { border: 1px solid var(--some); border-left-width: 6px; border-radius: 4px; padding: 6px 12px; }
 .verdict.doubt { border-color: var(--some); }
 .cause { background: var(--panel); border: 1px solid var(--rule); border-radius: 8px; padding: 4px 20px 16px; margin: 20px 0; }
 .sentence { font-size: 1.1rem; font-weight: 600; }
@@ -41,9 +43,13 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 18px; margi
 dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
 svg { width: 100%; height: auto; display: block; }
+svg.map { min-width: 720px; }
+svg.strip { height: 26px; }
 svg .frame { fill: var(--panel); stroke: var(--rule); }
 svg .axis { stroke: var(--rule); stroke-width: 2; }
 svg .label { fill: var(--soft); font: 11px system-ui, sans-serif; }
+svg .epoch { fill: var(--rule); opacity: 0.35; }
+svg .gap { stroke: var(--rule); stroke-dasharray: 2 3; }
 svg .write { fill: var(--write); }
 svg .zeroes { fill: var(--zeroes); }
 svg .fua { stroke: var(--fua); stroke-width: 1.5; }
@@ -54,12 +60,15 @@ svg .kept { fill: var(--kept); stroke: var(--kept); stroke-width: 2; }
 svg .cut { stroke: var(--lost); stroke-width: 2; stroke-dasharray: 5 4; }
 svg .cut-label { fill: var(--lost); }
 svg .ack { fill: var(--ink); }
-svg .note { fill: var(--zeroes); }
+svg .ack.broken { fill: var(--lost); stroke: var(--ink); }
+svg .note { stroke: var(--soft); stroke-width: 2; }
+svg .after { opacity: 0.3; }
 svg .exact { fill: var(--flush); }
 svg .pairs { fill: var(--write); }
 svg .sampled { fill: var(--some); }
 svg .nothing, svg .left-out { fill: var(--zeroes); }
 .legend span { margin-right: 16px; white-space: nowrap; }
+.legend span.long { white-space: normal; }
 .legend i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 5px; }
 .hex td { padding: 0 10px 0 0; border: 0; font: 0.82rem/1.4 ui-monospace, monospace; white-space: pre; }
 .hex .differs { color: var(--lost); font-weight: 700; }
