@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { DatabaseSync } from 'node:sqlite';
+import type { DatabaseSync, DatabaseSyncOptions } from 'node:sqlite';
 import type { Settings } from '../../oracles/types.ts';
 import { choice, countOption, NEEDS_NOTHING, numberOf, syncFolder } from './support.ts';
 import type { Workload, Workplace } from './types.ts';
@@ -29,8 +29,15 @@ function insertInto(table: string): string {
 async function open(folder: string, settings: Settings): Promise<DatabaseSync> {
   // Some versions of Node warn when it is loaded.
   const sqlite = await import('node:sqlite');
-  const database = new sqlite.DatabaseSync(join(folder, DATABASE));
-  database.exec(`PRAGMA journal_mode = ${settings['journal']}`);
+  // Newer versions of Node are defensive by default, and then OFF is not obeyed [SQLite "SQLITE_DBCONFIG_DEFENSIVE"].
+  const options: DatabaseSyncOptions & { defensive: boolean } = { defensive: false };
+  const database = new sqlite.DatabaseSync(join(folder, DATABASE), options);
+  const mode = String(settings['journal']);
+  const answer = database.prepare(`PRAGMA journal_mode = ${mode}`).get() ?? {};
+  const kept = String(Object.values(answer)[0]);
+  if (kept !== mode.toLowerCase()) {
+    throw new Error(`SQLite keeps journal_mode ${kept}, and not ${mode}`);
+  }
   database.exec(`PRAGMA synchronous = ${settings['synchronous']}`);
   database.exec(`PRAGMA wal_autocheckpoint = ${CHECKPOINT_PAGES}`);
   // A small page cache: transactions also reach the disk before they are committed.
