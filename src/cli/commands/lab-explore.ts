@@ -1,7 +1,7 @@
-import { writeFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { relative } from 'node:path';
-import { UsageError } from '../../base/errors.ts';
+import { ConfigError, messageOf, UsageError } from '../../base/errors.ts';
 import { parseDuration, parseSize } from '../../base/units.ts';
 import type { Exploration, ExploreOptions, Progress } from '../../lab/explore/types.ts';
 import { investigate, type Investigation } from '../../lab/investigate.ts';
@@ -35,6 +35,8 @@ export async function runLabExplore(
 ): Promise<number> {
   const check = textOption(options, 'check') ?? 'old-or-new';
   const explore = exploreOptions(tracePath, check, options);
+  const report = textOption(options, 'report');
+  if (report !== undefined) mustBeWritable(report);
   const bar = new ProgressBar(process.stderr, options['quiet'] === true);
   const { signal, done } = untilInterrupted();
   try {
@@ -54,6 +56,21 @@ export async function runLabExplore(
   } finally {
     bar.end();
     done();
+  }
+}
+
+/** Before it is looked for an hour for something to write there. */
+function mustBeWritable(path: string): void {
+  try {
+    const isNew = !existsSync(path);
+    closeSync(openSync(path, 'a'));
+    if (isNew) rmSync(path);
+  } catch (error) {
+    throw new ConfigError(
+      `the report cannot be written: ${messageOf(error)}`,
+      'name another file with --report',
+      { cause: error },
+    );
   }
 }
 
@@ -108,6 +125,15 @@ function conclude(
   output: Output,
 ): number {
   const { exploration, causes } = found;
+  for (const { name, ignoresFlush } of model.trace.disks) {
+    if (ignoresFlush !== true) continue;
+    output.warn(
+      `${name} was served with cache mode unsafe: FLUSHes were answered and not done, so nothing was ever stable`,
+    );
+  }
+  if (!model.trace.complete) {
+    output.warn(`${model.trace.path} is cut short: it was read to its last whole record`);
+  }
   const report = textOption(options, 'report');
   if (report !== undefined) {
     const replayOptions = `--trace ${relative('.', model.trace.path)}`;

@@ -44,6 +44,7 @@ export async function runLabMount(
     return EXIT.OK;
   } finally {
     interrupt.done();
+    model.close();
     model.trace.close();
   }
 }

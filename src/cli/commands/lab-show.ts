@@ -29,6 +29,7 @@ export async function runLabShow(
     }
     return EXIT.OK;
   } finally {
+    model.close();
     model.trace.close();
   }
 }

@@ -1,12 +1,12 @@
 import { readdirSync } from 'node:fs';
-import { ConfigError } from '../../base/errors.ts';
+import { ConfigError, messageOf } from '../../base/errors.ts';
 import { isOfTrace, parseStateId } from '../../lab/model/state-id.ts';
 import { openCrashModel } from '../../lab/model/crash-model.ts';
 import type { CrashModel, StateSpec } from '../../lab/model/types.ts';
 import { openTrace } from '../../trace/reader.ts';
 import type { Trace } from '../../trace/trace.ts';
 
-/** A state as it was found by its id. The caller closes `model.trace`. */
+/** A state as it was found by its id. The caller closes the model, and then its trace. */
 export interface FoundState {
   readonly model: CrashModel;
   readonly state: StateSpec;
@@ -41,13 +41,21 @@ export function findState(id: string, named: string | undefined): FoundState {
 
 function traceHere(id: string): Trace {
   const parts = parseStateId(id);
+  let unreadable = '';
   for (const name of readdirSync('.').filter((entry) => entry.endsWith('.trace'))) {
-    const trace = openTrace(name);
+    let trace: Trace;
+    try {
+      trace = openTrace(name);
+    } catch (error) {
+      // Perhaps it is this one: if no other is, that has to be said.
+      unreadable ||= messageOf(error);
+      continue;
+    }
     if (isOfTrace(parts, trace.fingerprint)) return trace;
     trace.close();
   }
   throw new ConfigError(
-    `no trace in this folder is the one of state ${id}`,
+    `no trace in this folder is the one of state ${id}${unreadable === '' ? '' : `; ${unreadable}`}`,
     'name it with --trace TRACE',
   );
 }

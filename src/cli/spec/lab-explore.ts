@@ -145,7 +145,7 @@ export const LAB_SHOW: CommandSpec = {
       value: 'file',
     },
   ],
-  examples: [{ text: 'What was lost there?', command: 'holdfast lab show 3f9a12bc-M2-c12-p345' }],
+  examples: [{ text: 'What was lost there?', command: 'holdfast lab show 3f9a-M2-c12-p345' }],
 };
 
 export const LAB_MOUNT: CommandSpec = {
@@ -168,7 +168,7 @@ export const LAB_MOUNT: CommandSpec = {
       defaultText: '0',
     },
   ],
-  examples: [{ text: 'Look at it', command: 'holdfast lab mount 3f9a12bc-M2-c12-p345 crash.img' }],
+  examples: [{ text: 'Look at it', command: 'holdfast lab mount 3f9a-M2-c12-p345 crash.img' }],
 };
 
 export const LAB_IMPORT: CommandSpec = {

@@ -1,5 +1,3 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ConfigError } from '../../base/errors.ts';
 import { read } from '../../block/await.ts';
@@ -7,6 +5,7 @@ import { mountDevice, type FuseMount } from '../../protocols/fuse/mount.ts';
 import { sourceOfDevice } from '../../protocols/fuse/source.ts';
 import { openReactor } from '../../reactor/open.ts';
 import type { Reactor } from '../../reactor/reactor.ts';
+import { makeLabFolder, removeLabFolder } from '../check/lab-folder.ts';
 import type { CrashModel } from '../model/types.ts';
 import { openStateDisks, type StateDisks } from '../state-device/state-device.ts';
 import { EXT_SUPER_BYTES, extBlockBytes, ExtPlaces } from './ext.ts';
@@ -22,7 +21,7 @@ export interface Places {
 export async function openPlaces(model: CrashModel): Promise<Places> {
   const disks = openStateDisks(model, false);
   disks.shown.show({ cut: model.cuts.length - 1, rule: { kind: 'all' } });
-  const folder = mkdtempSync(join(tmpdir(), 'holdfast-places-'));
+  const folder = makeLabFolder();
   const { reactor } = await openReactor('auto', {});
   const opened = new OpenPlaces(disks, folder, reactor);
   await opened.open();
@@ -76,6 +75,6 @@ class OpenPlaces implements Places {
     for (const mount of this.#mounts) await mount.unmount();
     await this.#disks.close();
     await this.#reactor.close();
-    rmSync(this.#folder, { recursive: true, force: true });
+    removeLabFolder(this.#folder);
   }
 }

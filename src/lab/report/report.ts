@@ -103,10 +103,6 @@ function causeSection(input: ReportInput, cause: Cause, index: number): string {
   const { model, replayOptions } = input;
   const { finding } = cause;
   const named = [...cause.lost, ...cause.kept].map(({ request }) => request);
-  const items = (label: string, words: readonly string[]): string =>
-    words.length === 0
-      ? ''
-      : `<dt>${label}</dt><dd>${words.map((word) => escape(word)).join('<br>')}</dd>`;
   return [
     `<section class="cause" id="cause-${index + 1}">`,
     `<p><span class="tag bad">${input.causes.length > 1 ? `${index + 1}: ` : ''}${escape(findingName(finding))}</span>`,
@@ -142,6 +138,11 @@ function causeSection(input: ReportInput, cause: Cause, index: number): string {
     others(finding.others),
     '</section>',
   ].join('\n');
+}
+
+function items(label: string, words: readonly string[]): string {
+  if (words.length === 0) return '';
+  return `<dt>${label}</dt><dd>${words.map((word) => escape(word)).join('<br>')}</dd>`;
 }
 
 function others(ids: readonly string[]): string {
