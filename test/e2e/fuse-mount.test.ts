@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, open, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -143,6 +144,61 @@ test('somebody else unmounts: `ended` is called once', fuse, async (t) => {
   assert.equal(existsSync(file), false);
   assert.equal(reactor.pool.inUse, 0);
 });
+
+/** Opens are counted; reads wait. */
+class StuckSource implements FuseSource {
+  readonly device = new Stuck();
+  readonly sizeBytes = MiB;
+  readonly preferredBytes = 4096;
+  readonly readOnly = false;
+  closed = 0;
+  open(_writable: boolean, opened: Opened): void {
+    opened({ device: this.device, close: () => (this.closed += 1) }, null);
+  }
+}
+
+/** umount2(2) with MNT_FORCE and nothing else: umount(8) looks at the file, which waits for us. */
+const FORCED = `
+  import { unmount } from '${new URL('../../src/protocols/fuse/native.ts', import.meta.url).href}';
+  await unmount(process.argv[1], 1);
+`;
+
+test(
+  'P11: ended by force while a request waits: its open is let go before anybody is served',
+  fuse,
+  async (t) => {
+    const reactor = await reactorFor(t, 'io_uring');
+    for (const how of ['looked for', 'heard of']) {
+      const source = new StuckSource();
+      const { device } = source;
+      let ended = 0;
+      const { mount, file } = await mounted(t, reactor, { source, ended: () => (ended += 1) });
+      const reading = run(['dd', `if=${file}`, 'of=/dev/null', 'bs=4k', 'count=1']);
+      await until('the read', 5000, () => (device.held.length > 0 ? true : null));
+      mount.endIfGone();
+      assert.equal(source.closed, 0, 'it is there');
+      // It is in use, and so it stays in the mount table: dead.
+      if (how === 'looked for') {
+        // Nothing of the reactor runs meanwhile, so nothing is heard of it.
+        spawnSync(process.execPath, ['--input-type=module', '-e', FORCED, file], { timeout: 5000 });
+        assert.equal(source.closed, 0, 'not heard of');
+        mount.endIfGone();
+        assert.equal(source.closed, 1, 'when it returns');
+      } else await run(['umount', '-f', '-c', file]);
+      await until('the close', 5000, () => (source.closed === 1 ? true : null));
+      assert.notEqual((await reading).status, 0);
+      assert.equal(ended, 0, 'not before the device has answered');
+      for (const io of device.held.splice(0)) io.complete(null);
+      await until('the end', 5000, () => (ended === 1 ? true : null));
+      assert.equal(mountedAt(file), null);
+      assert.equal(existsSync(file), false);
+      assert.equal(reactor.pool.inUse, 0, 'all memory came back');
+      mount.endIfGone();
+      await mount.unmount();
+      assert.equal(source.closed, 1);
+    }
+  },
+);
 
 test('where it can be mounted, and where not', fuse, async (t) => {
   const reactor = await reactorFor(t, 'io_uring');

@@ -4,6 +4,7 @@ import { Segments } from '../../block/memory.ts';
 import type { Page } from '../../reactor/page-pool.ts';
 import {
   Completion,
+  type Files,
   type FileTraits,
   type ReadableWatch,
   type Reactor,
@@ -49,6 +50,11 @@ class Receive extends Completion {
   }
 }
 
+/** What a connection needs of its reactor. */
+export interface FuseReactor extends Pick<Reactor, 'pool' | 'defer' | 'watchReadable'> {
+  readonly files: Pick<Files, 'read' | 'write'>;
+}
+
 export interface ConnectionHooks {
   /** Programs are served from now on. */
   readonly ready: () => void;
@@ -58,7 +64,7 @@ export interface ConnectionHooks {
 
 /** Joins a session with /dev/fuse: reads messages, several at a time while there are several, and writes answers. */
 export class FuseConnection implements SessionHost {
-  readonly #reactor: Reactor;
+  readonly #reactor: FuseReactor;
   readonly #fd: number;
   readonly #hooks: ConnectionHooks;
   readonly #session: FuseSession;
@@ -92,7 +98,7 @@ export class FuseConnection implements SessionHost {
   };
 
   /** `fd` is /dev/fuse of a mount, non-blocking; it is the connection's from now on. */
-  constructor(reactor: Reactor, fd: number, settings: SessionSettings, hooks: ConnectionHooks) {
+  constructor(reactor: FuseReactor, fd: number, settings: SessionSettings, hooks: ConnectionHooks) {
     this.#reactor = reactor;
     this.#fd = fd;
     this.#hooks = hooks;
@@ -127,6 +133,16 @@ export class FuseConnection implements SessionHost {
     this.#abandoned = true;
     this.#session.disconnect();
     this.progress();
+  }
+
+  /**
+   * The kernel has ended the mount, maybe with requests in flight (umount -f, or `abort` of the connection): nobody waits
+   * for them any more. The devices of all opens are let go at once, so that whoever opens them next waits for what still
+   * goes on there (P11).
+   */
+  gone(): void {
+    this.#session.disconnect();
+    this.over(null);
   }
 
   // SessionHost
@@ -200,7 +216,7 @@ export class FuseConnection implements SessionHost {
         if (this.#reading === 0) this.#batchDone();
         return;
       }
-    } else if (result === -ENODEV || result === -ECONNABORTED) this.over(null);
+    } else if (result === -ENODEV || result === -ECONNABORTED) this.gone();
     // A request that was given up before it was read (ENOENT) has left the queue: that is as good as one found.
     else if (result === -ENOENT || result === -EINTR) this.#found += 1;
     else if (result !== -EAGAIN) this.over(`requests cannot be read (errno ${-result})`);

@@ -63,6 +63,11 @@ export async function removeMountPoint({ path, made }: MountPoint): Promise<void
   if (stats?.isFile() === true && stats.size === 0) await rm(path, { force: true });
 }
 
+/** Whether what is mounted there is a mount of ours whose server has gone, or that was ended by force. */
+export async function isDeadMount(path: string): Promise<boolean> {
+  return mountAt(path)?.fileSystem === FILE_SYSTEM && (await look(path)) === 'dead';
+}
+
 /** What is mounted there; of several the one on top. */
 function mountAt(path: string): Mount | null {
   const mounts = parseMountInfo(readFileSync('/proc/self/mountinfo', 'utf8'));

@@ -6,7 +6,12 @@ import type { Reactor } from '../../reactor/reactor.ts';
 import { attach, detach } from './attach.ts';
 import { FuseConnection } from './connection.ts';
 import { LOOK_TIMEOUT_MS, STOP_TIMEOUT_MS } from './limits.ts';
-import { type MountPoint, prepareMountPoint, removeMountPoint } from './mount-point.ts';
+import {
+  isDeadMount,
+  type MountPoint,
+  prepareMountPoint,
+  removeMountPoint,
+} from './mount-point.ts';
 import * as native from './native.ts';
 import type { FuseSource } from './source.ts';
 
@@ -46,6 +51,11 @@ export interface FuseMount {
    * any more, also not what is in flight. Resolves when the mount is undone.
    */
   cut(): Promise<void>;
+  /**
+   * Whether somebody has ended the mount by force is not heard at once. This asks, and if so, the devices of all opens
+   * have been let go when it returns.
+   */
+  endIfGone(): void;
 }
 
 /**
@@ -92,6 +102,7 @@ export async function mountDevice(reactor: Reactor, options: FuseMountOptions): 
 class Mount implements FuseMount {
   readonly #point: MountPoint;
   readonly #options: FuseMountOptions;
+  readonly #fd: number;
   readonly #connection: FuseConnection;
   readonly #readiness = new Later();
   /** The mount is no more, whoever ended it. */
@@ -101,6 +112,7 @@ class Mount implements FuseMount {
   constructor(reactor: Reactor, point: MountPoint, fd: number, options: FuseMountOptions) {
     this.#point = point;
     this.#options = options;
+    this.#fd = fd;
     const { source, readOnly = false, directIo = true, maxReadahead = null } = options;
     this.#connection = new FuseConnection(
       reactor,
@@ -150,6 +162,12 @@ class Mount implements FuseMount {
     return this.#unmounting;
   }
 
+  endIfGone(): void {
+    // Once it ends, the descriptor is no longer ours to ask.
+    if (this.#gone || this.#unmounting !== null) return;
+    if (native.isBroken(this.#fd)) this.#connection.gone();
+  }
+
   #over(reason: string | null): void {
     this.#gone = true;
     const why = reason ?? 'it was unmounted before it could be used';
@@ -164,6 +182,10 @@ class Mount implements FuseMount {
       if (!this.#gone) await this.#detach();
     });
     await within(STOP_TIMEOUT_MS, this.#close(), () => this.#connection.abandon());
+    // `umount -f` of what is in use ends it, and leaves it where it is.
+    await this.#tryTo(async () => {
+      if (this.#gone && (await isDeadMount(this.path))) await detach(this.path, true);
+    });
     await this.#tryTo(() => removeMountPoint(this.#point));
   }
 

@@ -16,6 +16,7 @@ interface Calls {
   readonly fcntl: Func;
   readonly open: Func;
   readonly close: Func;
+  readonly poll: Func;
 }
 
 let loaded: Calls | null = null;
@@ -35,6 +36,9 @@ function calls(): Calls {
     // fcntl and open are variadic in C; a variadic int travels like a plain one on the ABIs that Node runs on under Linux.
     open: libc.func('int open(str path, int flags)') as unknown as Func,
     close: libc.func('int close(int fd)') as unknown as Func,
+    poll: libc.func(
+      'int poll(uint8_t *descriptors, unsigned long count, int timeout)',
+    ) as unknown as Func,
     fcntl: libc.func('int fcntl(int fd, int command, int argument)') as unknown as Func,
   };
   return loaded;
@@ -77,6 +81,7 @@ const MSG_CMSG_CLOEXEC = 0x40000000;
 const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
 const F_SETFL = 4;
+const POLLERR = 8;
 const O_RDWR = 2;
 const O_NONBLOCK = 0o4000;
 const O_CLOEXEC = 0o2000000;
@@ -92,6 +97,15 @@ export function openDevice(path: string): number {
 /** [close(2)] Of a descriptor that came through this file. */
 export function close(fd: number): void {
   calls().close(fd);
+}
+
+/** Whether nothing can be read or written there any more [poll(2) POLLERR]: of /dev/fuse, the mount is no more. */
+export function isBroken(fd: number): boolean {
+  // struct pollfd: fd, events, revents.
+  const descriptor = Buffer.alloc(8);
+  descriptor.writeInt32LE(fd, 0);
+  calls().poll(descriptor, 1, 0);
+  return (descriptor.readInt16LE(6) & POLLERR) !== 0;
 }
 
 /** Two connected Unix stream sockets. Throws an Error. */

@@ -25,8 +25,10 @@ export class FuseFace implements Face {
     await Promise.all([...this.#places].map((place) => place.stop()));
   }
 
-  /** The client is this host's kernel: it is not gone while anything of it waits. */
-  fence(): void {}
+  /** The client is this host's kernel: it is gone when the mount was ended by force. */
+  fence(disk: Disk): void {
+    for (const place of this.#places) if (place.disk === disk) place.endIfGone();
+  }
 
   cut(disk: Disk): void {
     for (const place of this.#places) if (place.disk === disk) place.cut();
@@ -82,6 +84,10 @@ class FusePlace {
     });
     this.#mount = mount;
     return mount.path;
+  }
+
+  endIfGone(): void {
+    this.#mount?.endIfGone();
   }
 
   cut(): void {
