@@ -57,6 +57,7 @@ export async function investigate<T>(
       return await use(model, { exploration, causes });
     } finally {
       await pool.close();
+      model.close();
     }
   } finally {
     trace.close();

@@ -154,10 +154,10 @@ function conclude(
   return exitCode(exploration);
 }
 
-function exitCode({ findings }: Exploration): number {
+function exitCode({ findings, ended }: Exploration): number {
   if (findings.some(({ verdict }) => verdict.outcome === 'fail')) return EXIT_FAILS;
-  const judged = findings.every(({ verdict }) => verdict.outcome === 'skip');
-  return judged ? EXIT.OK : EXIT_DOUBT;
+  if (findings.some(({ verdict }) => verdict.outcome !== 'skip')) return EXIT_DOUBT;
+  return ended === 'interrupted' ? EXIT.SIGINT : EXIT.OK;
 }
 
 function summary({ exploration, causes }: Investigation, model: CrashModel): string[] {
@@ -175,7 +175,9 @@ function summary({ exploration, causes }: Investigation, model: CrashModel): str
     );
     lines.push(`     ${finding.id}`);
   }
-  if (lines.length === 0) lines.push('PASS');
+  if (lines.length === 0) {
+    lines.push(exploration.ended === 'interrupted' ? 'NO FAILURE SO FAR' : 'PASS');
+  }
   const { statesDecided, checkerRuns, elapsedMs, ended } = exploration;
   lines.push(
     `${statesDecided} states decided under ${model.options.model} by ${checkerRuns} runs of the checker ` +

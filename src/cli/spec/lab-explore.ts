@@ -47,7 +47,8 @@ export const LAB_EXPLORE: CommandSpec = {
       'of the checker and never a pass. Or it is the name of a ready-made oracle with its options, as in ' +
       'ext4 or sqlite:db=app.db; see the documentation of the oracles. Without --check, blocks are compared ' +
       'with what they were before and after the workload.',
-    'Exits with 0 if nothing fails, 1 if something does, 2 if something could not be judged.',
+    'Exits with 0 if nothing fails, 1 if something does, 2 if something could not be judged, 130 if it was ' +
+      'interrupted before anything failed.',
   ],
   arguments: [{ name: 'TRACE', description: 'A trace.', required: true, value: 'file' }],
   options: [
