@@ -6,10 +6,12 @@ import type { WorkloadOptions } from './workloads/registry.ts';
 
 // File systems, databases and programs whose behaviour on a power cut is known.
 
-/** Whatever was still on its way when something was promised. */
-const LATE: readonly CauseKind[] = ['missing-flush', 'never-issued', 'no-flush-seen'];
-const DISORDER: readonly CauseKind[] = ['order', 'tear', 'stale', 'missing-flush', 'no-flush-seen'];
-const ANY: readonly CauseKind[] = [...new Set([...LATE, ...DISORDER]), 'always'];
+/** What is missing was in the memory of the operating system. */
+const IN_MEMORY: readonly CauseKind[] = ['never-issued'];
+/** A part was there, and another was in memory, or in the disk's cache. */
+const IN_PART: readonly CauseKind[] = ['never-issued', 'order'];
+/** Flushes reach the disk only from mkfs and the end. */
+const NO_BARRIER: readonly CauseKind[] = ['missing-flush', 'order', 'no-flush-seen'];
 
 const SOUND: Expected = { integrity: 'holds', atomicity: 'holds', durability: 'holds' };
 
@@ -45,7 +47,8 @@ const FILE_SYSTEM_ROWS: readonly CrashRow[] = [
     workload: 'storm',
     make: ['-J', 'size=4'],
     mountOptions: 'barrier=0',
-    expected: { durability: 'breaks' },
+    expected: { integrity: 'breaks', durability: 'breaks' },
+    causes: NO_BARRIER,
     basis: 'barriers are needed with a volatile cache [ext4(5)]',
   }),
   row({
@@ -55,6 +58,7 @@ const FILE_SYSTEM_ROWS: readonly CrashRow[] = [
     workload: 'storm',
     oracle: EXT_STRICT,
     expected: { integrity: 'breaks' },
+    causes: IN_PART,
     basis: 'no journal',
   }),
   row({
@@ -64,21 +68,23 @@ const FILE_SYSTEM_ROWS: readonly CrashRow[] = [
     workload: 'storm',
     oracle: EXT_STRICT,
     expected: { integrity: 'breaks' },
+    causes: IN_PART,
     basis: 'no journal',
   }),
   row({
     id: 'F4a',
     title: 'ext4, data=writeback: blocks of removed files show',
     workload: 'stale',
-    mountOptions: 'data=writeback',
+    mountOptions: 'data=writeback,nodelalloc,dioread_lock',
     expected: { integrity: 'breaks' },
-    basis: 'data may be written after the metadata that points at it [ext4(5)]',
+    causes: IN_PART,
+    basis: 'data may be written after the metadata that points at it [ext4(5) "data=writeback"]',
   }),
   row({
     id: 'F4b',
     title: 'ext4, data=ordered: they do not',
     workload: 'stale',
-    mountOptions: 'data=ordered',
+    mountOptions: 'data=ordered,nodelalloc,dioread_lock',
     expected: { integrity: 'holds', atomicity: 'holds' },
     basis: 'data is written before the metadata is committed [ext4(5)]',
   }),
@@ -97,7 +103,8 @@ const FILE_SYSTEM_ROWS: readonly CrashRow[] = [
     ...BTRFS,
     workload: 'append',
     mountOptions: 'nobarrier',
-    expected: { integrity: 'breaks' },
+    expected: { integrity: 'breaks', durability: 'breaks' },
+    causes: NO_BARRIER,
     basis: 'leads to corruption on power loss [btrfs(5) "nobarrier"]',
   }),
   row({
@@ -125,6 +132,7 @@ const FILE_SYSTEM_ROWS: readonly CrashRow[] = [
     workload: 'storm',
     oracle: { kind: 'vfat', options: {} },
     expected: { integrity: 'breaks' },
+    causes: IN_PART,
     basis: 'no journal',
   }),
 ];
@@ -134,24 +142,43 @@ function renameRows(): CrashRow[] {
   const without: WorkloadOptions = { fsync: false, 'folder-fsync': true, acks: false };
   const torn: Expected = { atomicity: 'breaks' };
   const whole: Expected = { atomicity: 'holds' };
-  const rows: [string, string, Partial<Given>, Expected][] = [
-    ['F5a', 'ext4', {}, whole],
-    ['F5b', 'ext4 noauto_da_alloc', { mountOptions: 'noauto_da_alloc' }, torn],
-    ['F5c', 'xfs', XFS, torn],
-    ['F5d', 'btrfs', BTRFS, whole],
-    ['F5e', 'ext2', EXT2, torn],
-    ['F5f', 'vfat', { fs: 'vfat' }, torn],
+  const rows: [id: string, fs: string, Partial<Given>, Expected, basis: string][] = [
+    [
+      'F5a',
+      'ext4 with dioread_lock',
+      { mountOptions: 'dioread_lock' },
+      whole,
+      'the data is written before the rename is committed [ext4(5) "auto_da_alloc"]',
+    ],
+    [
+      'F5g',
+      'ext4, as it comes',
+      {},
+      torn,
+      'measured: with dioread_nolock a rename may be committed before its blocks count as written: zeroes are read',
+    ],
+    [
+      'F5b',
+      'ext4 noauto_da_alloc',
+      { mountOptions: 'noauto_da_alloc' },
+      torn,
+      'a rename does not wait for data [ext4(5) "auto_da_alloc"]',
+    ],
+    ['F5c', 'xfs', XFS, torn, 'rename(2) orders names, not data'],
+    ['F5d', 'btrfs', BTRFS, torn, 'measured: the data is on its way, and not waited for'],
+    ['F5e', 'ext2', EXT2, torn, 'nothing has an order'],
+    ['F5f', 'vfat', { fs: 'vfat' }, torn, 'nothing has an order'],
   ];
   return [
-    ...rows.map(([id, fs, given, expected]) =>
+    ...rows.map(([id, fs, given, expected, basis]) =>
       row({
         id,
         title: `rename without fsync on ${fs}`,
         workload: 'replace',
         options: without,
         expected,
-        basis:
-          'rename(2) orders names, not data; ext4 writes the data first [ext4(5) "auto_da_alloc"]',
+        causes: expected === whole ? [] : IN_PART,
+        basis,
         ...given,
       }),
     ),
@@ -160,7 +187,7 @@ function renameRows(): CrashRow[] {
       title: 'fsync, rename on ext4: whole, and not yet durable',
       workload: 'replace',
       expected: { atomicity: 'holds', durability: 'breaks' },
-      causes: LATE,
+      causes: IN_MEMORY,
       basis: 'the folder is not synced [fsync(2)]',
     }),
     row({
@@ -178,65 +205,50 @@ function renameRows(): CrashRow[] {
       workload: 'replace',
       options: { 'folder-fsync': true },
       expected: { atomicity: 'breaks' },
+      causes: IN_PART,
       basis: 'a rename is two changes in place',
     }),
   ];
 }
 
-function sqlite(
+const BROKEN: Expected = { integrity: 'breaks', atomicity: 'breaks' };
+const LATE: Expected = { integrity: 'holds', atomicity: 'holds', durability: 'breaks' };
+const PRAGMA = '[SQLite "PRAGMA synchronous"]';
+const NO_ROLLBACK = 'there is no rollback after a crash [SQLite "PRAGMA journal_mode"]';
+
+type SqliteCase = [
   id: string,
   journal: string,
   synchronous: string,
   expected: Expected,
+  causes: readonly CauseKind[],
   basis: string,
-): CrashRow {
-  return row({
+];
+
+const SQLITE_CASES: readonly SqliteCase[] = [
+  ['Q1', 'DELETE', 'OFF', { ...BROKEN, durability: 'breaks' }, IN_PART, `may go corrupt ${PRAGMA}`],
+  ['Q2a', 'OFF', 'FULL', BROKEN, IN_PART, NO_ROLLBACK],
+  ['Q2b', 'MEMORY', 'FULL', BROKEN, IN_PART, NO_ROLLBACK],
+  ['Q3', 'DELETE', 'NORMAL', LATE, IN_MEMORY, PRAGMA],
+  ['Q4', 'DELETE', 'FULL', LATE, IN_MEMORY, `EXTRA exists for this ${PRAGMA}`],
+  ['Q5a', 'DELETE', 'EXTRA', SOUND, [], PRAGMA],
+  ['Q5b', 'TRUNCATE', 'FULL', SOUND, [], PRAGMA],
+  ['Q5c', 'PERSIST', 'FULL', SOUND, [], PRAGMA],
+  ['Q6', 'WAL', 'NORMAL', LATE, IN_MEMORY, PRAGMA],
+  ['Q7', 'WAL', 'FULL', SOUND, [], PRAGMA],
+];
+
+const SQLITE_ROWS = SQLITE_CASES.map(([id, journal, synchronous, expected, causes, basis]) =>
+  row({
     id,
     title: `SQLite, journal_mode ${journal}, synchronous ${synchronous}`,
     workload: 'sqlite',
     options: { journal, synchronous },
     expected,
+    causes,
     basis,
-  });
-}
-
-const PRAGMA = '[SQLite "PRAGMA synchronous"]';
-const SQLITE_ROWS: readonly CrashRow[] = [
-  sqlite('Q1', 'DELETE', 'OFF', { durability: 'breaks' }, `might become corrupted ${PRAGMA}`),
-  sqlite(
-    'Q2a',
-    'OFF',
-    'FULL',
-    { integrity: 'breaks' },
-    'no rollback [SQLite "PRAGMA journal_mode"]',
-  ),
-  sqlite(
-    'Q2b',
-    'MEMORY',
-    'FULL',
-    { integrity: 'breaks' },
-    'no rollback [SQLite "PRAGMA journal_mode"]',
-  ),
-  sqlite('Q3', 'DELETE', 'NORMAL', { integrity: 'holds', atomicity: 'holds' }, PRAGMA),
-  sqlite(
-    'Q4',
-    'DELETE',
-    'FULL',
-    { integrity: 'holds', atomicity: 'holds', durability: 'breaks' },
-    `EXTRA exists for this ${PRAGMA}`,
-  ),
-  sqlite('Q5a', 'DELETE', 'EXTRA', SOUND, PRAGMA),
-  sqlite('Q5b', 'TRUNCATE', 'FULL', SOUND, PRAGMA),
-  sqlite('Q5c', 'PERSIST', 'FULL', SOUND, PRAGMA),
-  sqlite(
-    'Q6',
-    'WAL',
-    'NORMAL',
-    { integrity: 'holds', atomicity: 'holds', durability: 'breaks' },
-    PRAGMA,
-  ),
-  sqlite('Q7', 'WAL', 'FULL', SOUND, PRAGMA),
-];
+  }),
+);
 
 const PROGRAM_ROWS: readonly CrashRow[] = [
   row({
@@ -244,7 +256,7 @@ const PROGRAM_ROWS: readonly CrashRow[] = [
     title: 'classic-level put()',
     workload: 'leveldb',
     expected: { durability: 'breaks' },
-    causes: LATE,
+    causes: IN_MEMORY,
     basis: 'sync is false by default [classic-level README]',
   }),
   row({
@@ -260,28 +272,18 @@ const PROGRAM_ROWS: readonly CrashRow[] = [
     title: 'lmdb put()',
     workload: 'lmdb',
     expected: { integrity: 'holds', durability: 'breaks' },
-    causes: LATE,
+    causes: IN_MEMORY,
     basis: 'overlappingSync [lmdb README]',
   }),
   row({
-    id: 'N4b',
-    title: 'lmdb put() and flushed',
+    id: 'N5',
+    title: 'LMDB with MDB_NOSYNC',
     workload: 'lmdb',
-    options: { sync: 'flushed' },
-    expected: { integrity: 'holds', durability: 'holds' },
-    basis: '[lmdb README]',
+    options: { sync: 'nosync' },
+    expected: { integrity: 'breaks', durability: 'breaks' },
+    causes: IN_PART,
+    basis: 'a crash can corrupt the database [lmdb.h MDB_NOSYNC]',
   }),
-  ...(['M0', 'M1'] as const).map((model) =>
-    row({
-      id: model === 'M0' ? 'N5a' : 'N5b',
-      title: `LMDB with MDB_NOSYNC, on a disk that ${model === 'M0' ? 'keeps' : 'changes'} the order`,
-      workload: 'lmdb',
-      options: { sync: 'nosync' },
-      model,
-      expected: { integrity: model === 'M0' ? 'holds' : 'breaks' },
-      basis: 'sound if the order of writes is kept [lmdb.h MDB_NOSYNC]',
-    }),
-  ),
   row({
     id: 'N7a',
     title: 'write-file-atomic on xfs',
@@ -289,7 +291,7 @@ const PROGRAM_ROWS: readonly CrashRow[] = [
     workload: 'replace',
     options: { by: 'write-file-atomic' },
     expected: { atomicity: 'holds', durability: 'breaks' },
-    causes: LATE,
+    causes: IN_MEMORY,
     basis: 'it does not sync the folder',
   }),
   row({
@@ -299,14 +301,16 @@ const PROGRAM_ROWS: readonly CrashRow[] = [
     workload: 'replace',
     options: { by: 'write-file-atomic', fsync: false, 'folder-fsync': true },
     expected: { atomicity: 'breaks' },
+    causes: IN_MEMORY,
     basis: 'rename(2) orders names, not data',
   }),
   row({
     id: 'N8',
-    title: 'fs.writeFile over a file',
+    title: 'fs.writeFile over a file on ext4',
     workload: 'replace',
-    options: { by: 'write-file', 'folder-fsync': true },
+    options: { by: 'write-file', fsync: false, 'folder-fsync': true, acks: false },
     expected: { atomicity: 'breaks' },
+    causes: IN_MEMORY,
     basis: 'it is cut to nothing first [open(2) O_TRUNC]',
   }),
   row({
@@ -315,6 +319,7 @@ const PROGRAM_ROWS: readonly CrashRow[] = [
     ...XFS,
     workload: 'git',
     expected: { durability: 'breaks' },
+    causes: IN_MEMORY,
     basis: 'loose objects are not synced [git-config "core.fsync"]',
   }),
   row({
@@ -323,7 +328,8 @@ const PROGRAM_ROWS: readonly CrashRow[] = [
     ...XFS,
     workload: 'git',
     options: { fsync: 'all' },
-    expected: { integrity: 'holds' },
+    expected: { integrity: 'holds', durability: 'breaks' },
+    causes: IN_MEMORY,
     basis: '[git-config "core.fsync"]',
   }),
 ];
