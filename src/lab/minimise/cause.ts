@@ -1,11 +1,15 @@
+import { unreachable } from '../../base/assert.ts';
 import { formatSize } from '../../base/units.ts';
 import { FLAG, OP } from '../../block/io.ts';
-import { type Mark, NEVER } from '../../trace/trace.ts';
+import type { Mark } from '../../trace/trace.ts';
 import type { Decide, Finding } from '../explore/types.ts';
-import type { CrashModel, StateSpec } from '../model/types.ts';
+import { kindOf } from '../explore/verdict-book.ts';
+import { builtModel } from '../model/built-model.ts';
 import { stateId } from '../model/state-id.ts';
+import type { CrashModel, StateSpec } from '../model/types.ts';
 import { Search, type Smallest } from './smallest.ts';
-import type { Actor, Cause, CauseKind, WhatIf } from './types.ts';
+import type { Actor, Cause, CauseKind } from './types.ts';
+import { whatIf } from './what-if.ts';
 
 /** What a file system or a database can say of a place on a disk: "journal of ext4", "file /a/b"; null: nothing. */
 export type Describe = (disk: number, offset: number) => Promise<string | null>;
@@ -31,13 +35,13 @@ export async function explainFinding(
   const lost = await words(smallest.lost);
   // A torn request is there and lost; it is said once.
   const kept = await words(smallest.kept.filter((request) => !smallest.lost.includes(request)));
-  const ack = owedAt(model, smallest.state);
+  const ack = finding.verdict.axis === 'durability' ? brokenAck(model, smallest) : null;
   return {
     finding,
     state: smallest.state,
     id: stateId(model.trace.fingerprint, model.options, smallest.state),
     kind,
-    sentence: sentence(kind, lost, kept, ack, finding),
+    sentence: sentence(model, kind, torn(model, smallest, kind, lost), kept, ack, finding),
     lost,
     kept,
     whatIf: whatIf(model, kind, smallest, ack),
@@ -59,31 +63,64 @@ async function nameCause(
     const { outcome } = await decide({ cut: model.cuts.length - 1, rule: { kind: 'all' } });
     return owed || outcome === 'pass' ? 'never-issued' : 'always';
   }
+  if (await failedBefore(model, finding, smallest, decide)) return 'never-issued';
   if (model.options.model === 'L' || !anyFlush(model)) return 'no-flush-seen';
-  if (owed && issuedAfterAck(model, smallest)) return 'never-issued';
   if (units.length > 0) return partOf(model, smallest);
   if (owed && kept.length === 0) return 'missing-flush';
   return 'order';
 }
 
-/** Whether the guest sent what is lost only after it had made the acknowledgement. */
-function issuedAfterAck(model: CrashModel, { lost, state }: Smallest): boolean {
-  const ack = owedAt(model, state);
+/**
+ * Whether it failed already before the guest had sent any of what is lost: with all that was sent by then, and all that
+ * was acknowledged.
+ */
+async function failedBefore(
+  model: CrashModel,
+  { verdict }: Finding,
+  { lost, kept, state }: Smallest,
+  decide: Decide,
+): Promise<boolean> {
   const { issued } = model.trace.requests;
-  return ack !== null && lost.every((request) => (issued[request] as number) > ack.event);
+  const first = lost[0] as number;
+  const then = issued[first] as number;
+  // What is stable at this cut was so then only if nothing became stable in between.
+  if ((model.cuts[state.cut - 1]?.event ?? -1) > then || (kept.at(-1) ?? -1) >= first) return false;
+  const ack = acksAt(model, state).at(-1);
+  if (verdict.axis === 'durability' && ack !== undefined && ack.event > then) return false;
+  const { requests } = model.view(state.cut);
+  const count = requests.filter((request) => request < first).length;
+  const before = { cut: state.cut, rule: { kind: 'prefix', order: 'issued', count } } as const;
+  if (model.whyIllegal(before) !== null) return false;
+  return kindOf(await decide(before)) === kindOf(verdict);
 }
 
 /** Units that differ from their neighbours: a version between floor and newest is stale, everything else a tear. */
 function partOf(model: CrashModel, { state, units }: Smallest): CauseKind {
-  const view = model.view(state.cut);
+  const { contents } = builtModel(model);
   for (const unit of units) {
-    const i = view.units.indexOf(unit);
-    if (i < 0) continue;
     const version = model.versionIn(state, unit);
-    const floor = view.versions[(view.first[i + 1] as number) - 1];
-    if (version !== floor && version !== view.versions[view.first[i] as number]) return 'stale';
+    const ends = (['all', 'floor'] as const).map((kind) =>
+      model.versionIn({ cut: state.cut, rule: { kind } }, unit),
+    );
+    if (!contents.isGarbage(version) && !ends.includes(version)) return 'stale';
   }
   return 'tear';
+}
+
+/** Of a tear, those of the lost that are there in part; else all. */
+function torn(
+  model: CrashModel,
+  { state }: Smallest,
+  kind: CauseKind,
+  lost: readonly Actor[],
+): readonly Actor[] {
+  if (kind !== 'tear') return lost;
+  const shown = new Set<number>();
+  for (const unit of model.view(state.cut).units) {
+    shown.add(model.requestOf(model.versionIn(state, unit)));
+  }
+  const found = lost.filter(({ request }) => shown.has(request));
+  return found.length === 0 ? lost : found;
 }
 
 /** Whether the guest asked for stability at all. Source 0 is the server, which flushes when it ends. */
@@ -97,10 +134,20 @@ function anyFlush(model: CrashModel): boolean {
   return false;
 }
 
-/** The last acknowledgement before the cut of a state. */
-function owedAt(model: CrashModel, state: StateSpec): Mark | null {
+function acksAt(model: CrashModel, state: StateSpec): Mark[] {
   const { event } = model.view(state.cut).cut;
-  return model.trace.marks.findLast((mark) => mark.kind === 'ack' && mark.event < event) ?? null;
+  return model.trace.marks.filter((mark) => mark.kind === 'ack' && mark.event < event);
+}
+
+/**
+ * The promise that is broken: nobody says which, but a guest promises what it has just sent. So it is the first after
+ * the first of what is lost; if there is none, the last before it.
+ */
+function brokenAck(model: CrashModel, { lost, state }: Smallest): Mark | null {
+  const acks = acksAt(model, state);
+  const { issued } = model.trace.requests;
+  const first = issued[lost[0] ?? 0] ?? 0;
+  return acks.find(({ event }) => event > first) ?? acks.at(-1) ?? null;
 }
 
 const OP_NAMES = new Map<number, string>(Object.entries(OP).map(([name, op]) => [op, name]));
@@ -131,6 +178,7 @@ function list(actors: readonly Actor[]): string {
 }
 
 function sentence(
+  model: CrashModel,
   kind: CauseKind,
   lost: readonly Actor[],
   kept: readonly Actor[],
@@ -152,48 +200,15 @@ function sentence(
     case 'never-issued':
       return verdict.axis === 'durability'
         ? `Never issued: ${ackText} before the guest had written it to the disk: an fsync in the guest is missing.`
-        : `Never issued: nothing that the guest had sent is lost; it had sent only a part by then, and the rest was still in its memory.`;
+        : 'Never issued: nothing that the guest had sent is lost; ' +
+            'it had sent only a part by then, and the rest was still in its memory.';
     case 'no-flush-seen':
-      return `No flush: no FLUSH or FUA that counts came from the guest, so ${list(lost)} was never stable.`;
+      return model.options.model === 'L'
+        ? `No flush: this disk does nothing on FLUSH and FUA, so ${list(lost)} was never stable.`
+        : `No flush: no FLUSH or FUA that counts came from the guest, so ${list(lost)} was never stable.`;
     case 'always':
       return `Always: it fails (${verdict.class}) though nothing that was written is lost: no power cut is to blame.`;
+    default:
+      return unreachable(kind);
   }
-}
-
-/**
- * Which FLUSH would make the failure impossible. The failure needs every request of `lost` to be lost: one that a FLUSH
- * covers cannot be. So it has to be sent after one of them was done, and to be done before what depends on them: the
- * last of `kept` is issued, or the acknowledgement is made.
- */
-function whatIf(
-  model: CrashModel,
-  kind: CauseKind,
-  { lost, kept }: Smallest,
-  ack: Mark | null,
-): readonly WhatIf[] {
-  // No FLUSH of the disk helps against a tear, or brings what the guest has not sent.
-  const helps: readonly CauseKind[] = ['missing-flush', 'order', 'no-flush-seen'];
-  if (lost.length === 0 || !helps.includes(kind)) return [];
-  const { issued, done } = model.trace.requests;
-  const firstDone = lost.toSorted((a, b) => (done[a] as number) - (done[b] as number))[0] as number;
-  const afterEvent = done[firstDone] as number;
-  const lastKept = kept.at(-1);
-  const beforeEvent = lastKept === undefined ? ack?.event : issued[lastKept];
-  if (beforeEvent === undefined) return [];
-  if (afterEvent === NEVER || afterEvent >= beforeEvent) {
-    return [
-      {
-        afterEvent,
-        beforeEvent,
-        words:
-          `no FLUSH helps as it is: #${firstDone} was still in flight; ` +
-          'the guest has to wait for it first, and then send a FLUSH',
-      },
-    ];
-  }
-  const before =
-    lastKept === undefined ? `'${ack?.text ?? ''}' is acknowledged` : `#${lastKept} is sent`;
-  return [
-    { afterEvent, beforeEvent, words: `a FLUSH after #${firstDone} is done and before ${before}` },
-  ];
 }

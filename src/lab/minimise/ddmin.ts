@@ -40,7 +40,8 @@ async function reduce<T>(
     if (piece.length < items.length && (await fails(piece))) return { items: piece, pieces: 2 };
   }
   // With two pieces the rest of one is the other.
-  for (let i = 0; pieces > 2 && i < pieces && !exhausted(); i += 1) {
+  if (pieces === 2) return null;
+  for (let i = 0; i < pieces && !exhausted(); i += 1) {
     const rest = [...items.slice(0, bounds[i]), ...items.slice(bounds[i + 1])];
     if (await fails(rest)) return { items: rest, pieces: Math.max(2, pieces - 1) };
   }

@@ -1,5 +1,7 @@
 import type { Verdict } from '../check/types.ts';
 import type { Decide } from '../explore/types.ts';
+import { firstCut } from '../explore/coverage.ts';
+import { canBeStable } from '../model/requests.ts';
 import type { CrashModel, CutView, Rule, StateSpec } from '../model/types.ts';
 import { ddmin } from './ddmin.ts';
 
@@ -54,34 +56,49 @@ export class Search {
   }
 
   async #fails(state: StateSpec): Promise<boolean> {
+    // Parts of a legal state need not be one: where requests come whole, units do not stand for themselves.
+    if (this.#model.whyIllegal(state) !== null) return false;
     this.#tried += 1;
     const verdict = await this.#decide(state);
     const { outcome, axis, class: kind } = this.#verdict;
     return verdict.outcome === outcome && verdict.axis === axis && verdict.class === kind;
   }
 
-  /** Under M0 a state is a number: the largest that fails says what must be lost, the smallest what must be there. */
+  /**
+   * Under M0 each disk has a prefix, and what no order binds is there or not by itself: all others as they were, the
+   * longest prefix that fails says what must be lost, the shortest what must be there.
+   */
   async #shortestPrefix(state: StateSpec): Promise<Found> {
-    const { requests } = this.#model.view(state.cut);
-    const prefix = (count: number): StateSpec => ({
-      cut: state.cut,
-      rule: { kind: 'prefix', order: 'issued', count },
-    });
-    const failing: number[] = [];
-    for (let count = 0; count <= requests.length && !this.exhausted; count += 1) {
-      if (this.#model.whyIllegal(prefix(count)) !== null) continue;
-      if (await this.#fails(prefix(count))) failing.push(count);
+    const view = this.#model.view(state.cut);
+    const chosen = new Int32Array(view.units.length);
+    this.#model.choose(view, state.rule, chosen);
+    const missing = openNotShown(this.#model, view, chosen);
+    const chains = chainsOf(this.#model, view, missing);
+    const now = (): StateSpec => ({ cut: state.cut, rule: ruleOf('all', lostOf(chains)) });
+    if (!(await this.#fails(now()))) return { state, lost: missing, kept: [], units: [] };
+    await this.#shift(chains, now, (chain) => chain.requests.length);
+    const lost = chains.flatMap(({ requests, there }) => requests.slice(there, there + 1));
+    await this.#shift(chains, now, () => 0);
+    const kept = chains.flatMap(({ requests, there }) =>
+      requests.slice(Math.max(0, there - 1), there),
+    );
+    return { state: now(), lost: ascending(lost), kept: ascending(kept), units: [] };
+  }
+
+  /** Brings each chain as near to an end as it fails. */
+  async #shift(
+    chains: readonly Chain[],
+    now: () => StateSpec,
+    end: (chain: Chain) => number,
+  ): Promise<void> {
+    for (const chain of chains) {
+      const known = chain.there;
+      const step = end(chain) > known ? -1 : 1;
+      for (chain.there = end(chain); chain.there !== known; chain.there += step) {
+        if (this.exhausted) chain.there = known;
+        if (chain.there === known || (await this.#fails(now()))) break;
+      }
     }
-    const [least, most] = [failing[0], failing.at(-1)];
-    if (least === undefined || most === undefined) {
-      return { state, lost: [], kept: [], units: [] };
-    }
-    return {
-      state: prefix(least),
-      lost: [...requests.subarray(most, most + 1)],
-      kept: [...requests.subarray(0, least)].slice(-1),
-      units: [],
-    };
   }
 
   /** Makes it small, moves it to the earliest cut where that fails, and makes that small: other requests are open there. */
@@ -96,6 +113,7 @@ export class Search {
     const chosen = new Int32Array(view.units.length);
     this.#model.choose(view, state.rule, chosen);
     const { lost, whole } = await this.#leastLost(view, state, chosen);
+    if (lost.length === 0) return { state: whole, lost: [], kept: [], units: [] };
     const kept = await this.#leastKept(view, chosen, lost);
     return {
       state: kept?.state ?? whole,
@@ -118,17 +136,30 @@ export class Search {
     const requests: Piece[] = openNotShown(this.#model, view, chosen);
     const pieces = (await this.#fails(lostRule(requests)))
       ? requests
-      : changedUnits(view, chosen, 0);
+      : changedUnits(view, chosen, this.#held(view, 'all'));
     // A failure that needs more than what is open (a checker that is not deterministic) stays as it is.
     if (typeof pieces[0] !== 'number' && !(await this.#fails(lostRule(pieces)))) {
       return { lost: pieces, whole: state };
     }
-    const lost = await ddmin(
-      pieces,
-      (part) => this.#fails(lostRule(part)),
-      () => this.exhausted,
-    );
+    const least = (of: readonly Piece[]): Promise<readonly Piece[]> =>
+      ddmin(
+        of,
+        (part) => this.#fails(lostRule(part)),
+        () => this.exhausted,
+      );
+    let lost = await least(pieces);
+    // Of what few units hold, whole requests may say it after all.
+    const writers = requestsOf(this.#model, view, lost, 'lost');
+    const isOfUnits = lost.some((piece) => typeof piece !== 'number');
+    if (isOfUnits && (await this.#fails(lostRule(writers)))) lost = await least(writers);
     return { lost, whole: lostRule(lost) };
+  }
+
+  /** What units hold in one of the two ends. */
+  #held(view: CutView, kind: 'all' | 'floor'): Int32Array {
+    const held = new Int32Array(view.units.length);
+    this.#model.choose(view, { kind }, held);
+    return held;
   }
 
   /** Only these kept, of what is open: the fewest that fail. Null: it does not fail that way. */
@@ -145,7 +176,7 @@ export class Search {
     const dropped = new Set<Piece>(lost);
     const pieces: readonly Piece[] = byRequest
       ? [...view.requests].filter((request) => !dropped.has(request))
-      : changedUnits(view, chosen, 1);
+      : changedUnits(view, chosen, this.#held(view, 'floor'));
     if (!(await this.#fails(keptRule(pieces)))) return null;
     const fewest = await ddmin(
       pieces,
@@ -155,9 +186,9 @@ export class Search {
     return { pieces: fewest, state: keptRule(fewest) };
   }
 
-  /** The same rule at the earliest cut where it is legal and still fails; null: at none before. */
+  /** The same rule at the earliest cut where it is legal and still fails; null: at none before. Preparation is left out. */
   async #earliest(state: StateSpec): Promise<StateSpec | null> {
-    const first = Math.max(0, state.cut - MOST_EARLIER_CUTS);
+    const first = Math.max(firstCut(this.#model), state.cut - MOST_EARLIER_CUTS);
     for (let cut = first; cut < state.cut && !this.exhausted; cut += 1) {
       const earlier = { cut, rule: state.rule };
       if (!isExpressible(this.#model.view(cut), state.rule)) continue;
@@ -170,7 +201,8 @@ export class Search {
 
 /** Whether all that a rule names is open at that cut: else it would say something else there. */
 function isExpressible(view: CutView, rule: Rule): boolean {
-  if (rule.kind !== 'lost' && rule.kind !== 'kept') return rule.kind === 'floor';
+  if (rule.kind !== 'lost' && rule.kind !== 'kept')
+    return rule.kind === 'floor' || rule.kind === 'all';
   return rule.requests.every((request) => view.requests.includes(request));
 }
 
@@ -191,18 +223,49 @@ function openNotShown(model: CrashModel, view: CutView, chosen: Int32Array): num
       found.add(model.requestOf(view.versions[at] as number));
     }
   }
-  return [...found].toSorted((a, b) => a - b);
+  return ascending(found);
 }
 
-/** Units that hold something else than their newest (end 0) or their floor (end 1), with what they hold. */
-function changedUnits(view: CutView, chosen: Int32Array, end: 0 | 1): Piece[] {
+/** Units that hold something else than in `other`, with what they hold. */
+function changedUnits(view: CutView, chosen: Int32Array, other: Int32Array): Piece[] {
   const found: Piece[] = [];
   for (let i = 0; i < view.units.length; i += 1) {
-    const at = end === 0 ? view.first[i] : (view.first[i + 1] as number) - 1;
     const version = chosen[i] as number;
-    if (view.versions[at as number] !== version) found.push([view.units[i] as number, version]);
+    if (other[i] !== version) found.push([view.units[i] as number, version]);
   }
   return found;
+}
+
+/** Requests that are there up to one, and lost from it on. */
+interface Chain {
+  readonly requests: readonly number[];
+  there: number;
+}
+
+/** M0: the open requests of each disk, up to the first that is missing; and each that no order binds. */
+function chainsOf(model: CrashModel, view: CutView, missing: readonly number[]): Chain[] {
+  const isMissing = new Set(missing);
+  const ofDisks = new Map<number, number[]>();
+  const alone: number[][] = [];
+  for (const request of view.requests) {
+    const disk = model.trace.requests.disk[request] as number;
+    const chain = ofDisks.get(disk);
+    if (!canBeStable(model.trace, request)) alone.push([request]);
+    else if (chain === undefined) ofDisks.set(disk, [request]);
+    else chain.push(request);
+  }
+  return [...ofDisks.values(), ...alone].map((requests) => {
+    const first = requests.findIndex((request) => isMissing.has(request));
+    return { requests, there: first < 0 ? requests.length : first };
+  });
+}
+
+function lostOf(chains: readonly Chain[]): number[] {
+  return ascending(chains.flatMap(({ requests, there }) => requests.slice(there)));
+}
+
+function ascending(numbers: Iterable<number>): number[] {
+  return [...numbers].toSorted((a, b) => a - b);
 }
 
 /** The requests that pieces speak of: of a lost unit, the newest writer that is not shown; of a kept one, the shown. */
@@ -222,5 +285,5 @@ function requestsOf(
       found.add(model.requestOf(what === 'lost' ? newest : version));
     }
   }
-  return [...found].toSorted((a, b) => a - b);
+  return ascending(found);
 }
