@@ -44,21 +44,20 @@ export async function runLabCalibrate(
   return results.some(({ outcome }) => outcome === 'other') ? EXIT.FAILED : EXIT.OK;
 }
 
-/** `F5` is F5a, F5b and all others of that number; `S` all of that letter. */
+/** `Q5a` is that row; `F5` is F5a, F5b and all others of that number; `S` all of that letter. */
 function chooseRows(wanted: readonly string[]): readonly Row[] {
   if (wanted.length === 0) return ROWS;
-  const chosen = new Set<Row>();
-  for (const name of wanted) {
-    const found = ROWS.filter(
-      ({ id }) =>
-        id === name ||
-        id.replace(/[a-z]$/, '') === name ||
-        (id.startsWith(name) && /^[A-Z]$/.test(name)),
-    );
-    if (found.length === 0) {
-      throw new UsageError(`no row '${name}'; there are ${ROWS.map(({ id }) => id).join(', ')}`);
-    }
-    for (const row of found) chosen.add(row);
-  }
+  const chosen = new Set(wanted.flatMap((name) => rowsOf(name)));
   return ROWS.filter((row) => chosen.has(row));
+}
+
+function rowsOf(name: string): readonly Row[] {
+  const row = ROWS.find(({ id }) => id === name);
+  if (row !== undefined) return [row];
+  const ofNumber = ROWS.filter(({ id }) => id.replace(/[a-z]$/, '') === name);
+  const ofLetter = ROWS.filter(({ id }) => /^[A-Z]$/.test(name) && id.startsWith(name));
+  if (ofNumber.length + ofLetter.length === 0) {
+    throw new UsageError(`no row '${name}'; there are ${ROWS.map(({ id }) => id).join(', ')}`);
+  }
+  return [...ofNumber, ...ofLetter];
 }

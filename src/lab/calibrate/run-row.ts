@@ -1,6 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { unreachable } from '../../base/assert.ts';
 import { ConfigError, messageOf } from '../../base/errors.ts';
 import type { Axis, CheckerSpec } from '../check/types.ts';
 import type { ExploreOptions } from '../explore/types.ts';
@@ -32,8 +33,10 @@ async function resultOf(row: Row, options: CalibrateOptions): Promise<RowResult>
       return { ...blank(row), ...compare(row.run()) };
     case 'self-test':
       return { ...blank(row), ...compare(await row.run(options)) };
-    default:
+    case 'crash':
       return runCrashRow(row, options);
+    default:
+      return unreachable(row);
   }
 }
 

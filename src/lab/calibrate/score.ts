@@ -52,10 +52,6 @@ export function rowLine(row: RowResult): string {
 
 /** The lines below the table. */
 export function scoreLines(score: Score): string[] {
-  const share = (value: number | null, of: number, what: string): string =>
-    value === null
-      ? 'nothing to measure'
-      : `${Math.round(value * 1000) / 10} % of ${of} promises that ${what}`;
   return [
     `sensitivity: ${share(score.sensitivity, score.breaks, 'break')}`,
     `specificity: ${share(score.specificity, score.holds, 'hold')}`,
@@ -63,4 +59,9 @@ export function scoreLines(score: Score): string[] {
     `${score.asKnown} of ${score.rows} rows as known` +
       (score.cannot.length === 0 ? '' : `; not run here: ${score.cannot.join(', ')}`),
   ];
+}
+
+function share(value: number | null, of: number, what: string): string {
+  if (value === null) return 'nothing to measure';
+  return `${Math.round(value * 1000) / 10} % of ${of} promises that ${what}`;
 }
