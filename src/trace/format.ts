@@ -1,3 +1,4 @@
+import { ConfigError } from '../base/errors.ts';
 import { crc32 } from 'node:zlib';
 import type { BlockErrorCode } from '../block/errors.ts';
 import { OP } from '../block/io.ts';
@@ -63,16 +64,15 @@ export function errorNumber(error: BlockErrorCode | null): number {
   return error === null ? 0 : ERROR_NUMBER[error];
 }
 
-/** A trace that cannot be read, and where. */
-export class TraceError extends Error {
-  override readonly name = 'TraceError';
+/** A trace that cannot be read, and where: a file of the operator's that is not as it must be. */
+export class TraceError extends ConfigError {
   /** Bytes from the start of the file; -1: not about one place. */
   readonly at: number;
   /** From 0; -1: not about one record. */
   readonly record: number;
 
   constructor(message: string, at = -1, record = -1) {
-    super(message);
+    super(message, 'take another copy of it, or record it again');
     this.at = at;
     this.record = record;
   }
