@@ -423,6 +423,23 @@ test('writes in flight together may come in any order, where that is asked for',
   }
 });
 
+test('a write of which a part was flushed is open until the rest is', () => {
+  const builder = new TraceBuilder();
+  const write = builder.wrote({ offset: 0, data: 1, length: 4 * SECTOR });
+  builder.flushed({ offset: 0, length: 2 * SECTOR });
+  builder.flushed({ offset: SECTOR, length: 2 * SECTOR });
+  builder.flushed({ offset: 3 * SECTOR, length: SECTOR });
+  const model = open(builder);
+  const floors = model.cuts.map(({ index }) =>
+    shown(model, index, { kind: 'floor' }, [0, 1, 2, 3]),
+  );
+  assert.deepEqual(floors, ['0 0 0 0', '1 1 0 0', '1 1 1 0', '1 1 1 1']);
+  const requests = model.cuts.map(({ index }) => [...model.view(index).requests]);
+  assert.deepEqual(requests, [[write], [write], [write], []]);
+  // Where writes are there as a whole, a part that is stable is all of it.
+  assert.deepEqual([...open(builder, 'M1').view(1).requests], []);
+});
+
 test('a flush of a range covers that range', () => {
   const builder = new TraceBuilder();
   builder.wrote({ ...at(0, 1), length: 4 * SECTOR });

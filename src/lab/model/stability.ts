@@ -45,6 +45,8 @@ export class Stability {
   readonly #low: Int32Array;
   /** By disk, or by disk and source. */
   readonly #waiting = new Map<number, Waiting>();
+  /** Requests of which only a part is stable: 1 for each unit that is. */
+  readonly #inPart = new Map<number, Uint8Array>();
   /** M0: up to which request all of a disk is stable. */
   readonly #prefix: Int32Array;
   readonly #novelty: Uint8Array;
@@ -223,15 +225,28 @@ export class Stability {
 
   /** Makes a request stable where it is within a range of its disk. */
   #makeStable(request: number, from = 0, to = Infinity): void {
-    const isNew = this.#stableFrom[request] === FOREVER;
-    if (isNew) this.#stableFrom[request] = this.#cut + 1;
-    if (isNew && this.#byRequest && this.#isAlive(request)) this.#changed = true;
     const [first, end] = this.#unitsWithin(request, from, to);
+    const isNew = this.#stableFrom[request] === FOREVER;
+    if (isNew && (this.#byRequest || this.#isWholeNow(request, first, end))) {
+      this.#stableFrom[request] = this.#cut + 1;
+    }
+    if (isNew && this.#byRequest && this.#isAlive(request)) this.#changed = true;
     for (let unit = first; unit < end; unit += 1) {
       const version = this.#versionOf(unit, request);
       if (version >= 0 && !this.#isUnsettled(unit, version)) this.#removeOlder(unit, version);
     }
     this.#newest = Math.max(this.#newest, request);
+  }
+
+  /** Whether all units of a request are stable, now that these are: flushes of ranges cover one after another. */
+  #isWholeNow(request: number, first: number, end: number): boolean {
+    const start = this.#unitFrom[request] as number;
+    const units = (this.#unitTo[request] as number) - start;
+    if (end - first === units) return true;
+    const covered = this.#inPart.get(request) ?? new Uint8Array(units);
+    covered.fill(1, first - start, end - start);
+    this.#inPart.set(request, covered);
+    return !covered.includes(0);
   }
 
   /** M0: what is stable implies all that was issued before it on its disk. */
