@@ -11,6 +11,7 @@ import type { Trace } from '../../trace/trace.ts';
 import { attachCrashModel, openCrashModel, shareModel } from './crash-model.ts';
 import { enumerateStates } from './enumerate-states.ts';
 import type { CrashModel, ModelName, ModelOptions, Rule } from './types.ts';
+import { findVersions } from './versions.ts';
 
 // Traces whose states can be counted by hand. Sectors are named by their number, contents by a byte.
 
@@ -451,6 +452,14 @@ test('a flush of a range covers that range', () => {
     '1 1 1 1',
   ]);
   assert.deepEqual(statesOf(open(builder, 'M1'), [0, 1, 2, 3]), ['1 1 1 1']);
+});
+
+test('a trace of more units than memory can hold is refused in words', () => {
+  const trace = new TraceBuilder().trace();
+  const none = { runDisk: new Uint16Array(0), runFirst: new Int32Array(1) };
+  const sizes = { runStart: new Float64Array(0), runUnitBytes: new Float64Array(0) };
+  const units = { ...none, ...sizes, unitCount: 2 ** 33 };
+  assert.throws(() => findVersions(trace, units), /8589934592 versions of units or more/);
 });
 
 test('a discarded disk of 1 TiB is a few units, and small zeroes tear', () => {

@@ -12,17 +12,14 @@ export function findVersions(
   units: UnitTables,
 ): { unitFrom: Int32Array; unitTo: Int32Array; versions: VersionTables } {
   const { count } = trace.requests;
+  // Before units are numbered in 31 bits, and before there is memory for each.
+  checkVersions(trace, units.unitCount);
   const unitFrom = sharedInts(count);
   const unitTo = sharedInts(count);
   const writers = findRanges(trace, new UnitMap(units), unitFrom, unitTo);
-  const firstOf = sharedInts(units.unitCount + 1);
   const total = units.unitCount + writers;
-  if (total > MAX_VERSIONS) {
-    throw new ConfigError(
-      `${trace.path} has ${total} versions of units, more than ${MAX_VERSIONS}`,
-      'record less, or take larger units',
-    );
-  }
+  checkVersions(trace, total);
+  const firstOf = sharedInts(units.unitCount + 1);
   for (let request = 0; request < count; request += 1) {
     for (let unit = unitFrom[request] as number; unit < (unitTo[request] as number); unit += 1) {
       firstOf[unit + 1] = (firstOf[unit + 1] as number) + 1;
@@ -48,6 +45,14 @@ export function findVersions(
     content: sharedInts(total, -1),
   };
   return { unitFrom, unitTo, versions };
+}
+
+function checkVersions({ path }: Trace, total: number): void {
+  if (total <= MAX_VERSIONS) return;
+  throw new ConfigError(
+    `${path} has ${total} versions of units or more, and ${MAX_VERSIONS} is the most`,
+    'record less, or take larger units',
+  );
 }
 
 /** The number of pairs of a request and a unit that it wrote. */
