@@ -94,6 +94,11 @@ export class PagePool {
     return (this.limit * this.pageBytes) / 2 / Math.max(1, this.#users);
   }
 
+  /** Pages that could be taken now. */
+  get left(): number {
+    return this.limit - this.inUse;
+  }
+
   get inUse(): number {
     return this.#made - this.#free.length;
   }

@@ -413,6 +413,23 @@ test('without memory requests wait, and none is lost', async () => {
   assert.equal(kernel.waiting, 0);
 });
 
+test('a long read that lacks memory gives nobody a false alarm', async () => {
+  const disk = new Watched(1 * MiB);
+  const source = sourceOfDevice(disk);
+  const kernel = await FakeKernel.mounted({ settings: { source }, pageLimit: 8 });
+  const handle = await kernel.open();
+  // One page has the answers, one the message: three are left of the four that it needs.
+  const others = Array.from({ length: 3 }, () => kernel.pool.take());
+  let freed = 0;
+  kernel.pool.whenFree(() => (freed += 1));
+  const read = kernel.read(handle, 0, 1 * MiB);
+  assert.deepEqual([kernel.waiting, kernel.pool.left, freed], [1, 3, 0]);
+  for (const page of others) page?.release();
+  assert.equal(freed, 1);
+  kernel.progress();
+  assert.equal((await read).body.length, 1 * MiB);
+});
+
 test('no more requests are taken than the limit', async () => {
   const { kernel, disk } = await mounted();
   const handle = await kernel.open();

@@ -91,6 +91,9 @@ export class Transfers implements IoOwner, ChangeHost {
     const end = down(request.offset + request.length + blockBytes - 1, blockBytes);
     const bytes = this.#readingBytes;
     if (bytes > 0 && bytes + request.length > this.#pool.shareBytes) return false;
+    // All of it or nothing: pages that were taken in vain would wake whoever waits for memory, us too, again and again.
+    const chunks = Math.ceil((end - start) / open.chunkBytes);
+    if (chunks > 1 && this.#pool.left < chunks) return false;
     for (let from = start; from < end; from += open.chunkBytes) {
       const length = Math.min(open.chunkBytes, end - from);
       if (!this.#hold(request, length, open.alignment)) return false;
