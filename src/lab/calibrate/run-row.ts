@@ -11,8 +11,8 @@ import { renderReport } from '../report/report.ts';
 import { checkerOf, recordSource } from './record-row.ts';
 import type { Answer, CalibrateOptions, CrashRow, Row, RowResult } from './types.ts';
 
-/** Of each axis that fails, the two most frequent findings at least. */
-const MOST_CAUSES = 4;
+/** The most frequent finding of each axis. */
+const MOST_CAUSES = 3;
 /** Enough for a kind of cause; a smaller set of lost writes is no matter here. */
 const STATES_FOR_CAUSE = 60;
 const AXES: readonly Axis[] = ['integrity', 'atomicity', 'durability'];
