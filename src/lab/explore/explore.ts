@@ -157,8 +157,9 @@ class Explorer {
     if (this.#grain !== 'prefix') await this.#wander(cuts);
     // Whatever was under way when the budget ended is still taken in.
     await this.#judge.settle();
-    // Interrupted, some that were offered are not judged.
-    const isCovered = this.#judge.pending === 0 && cuts.every((cut) => this.#isDone(cut, 'random'));
+    // Interrupted, what was offered last is not judged.
+    const isWhole = !this.#hooks.interrupted.aborted;
+    const isCovered = isWhole && cuts.every((cut) => this.#isDone(cut, 'random'));
     return isCovered ? 'covered' : (this.#ended() ?? 'covered');
   }
 
