@@ -42,6 +42,8 @@ const HOST =
 /** The end of a line that asks. */
 const ANSWER = /\s+[A-Z][\w ]*\? (?:yes|no)$/;
 
+const OPENING = /^ext2fs_open2: /;
+
 /** What one run of e2fsck says. */
 export interface ExtFindings {
   readonly replayed: boolean;
@@ -61,6 +63,15 @@ export function readE2fsck(text: string): ExtFindings {
   return { replayed, problems };
 }
 
+/**
+ * The name of the finding. Why it cannot be opened is said on standard output and, in other words, on standard error,
+ * and which comes first differs from run to run.
+ */
+export function firstProblem(problems: readonly string[]): string | null {
+  const line = problems.find((problem) => OPENING.test(problem)) ?? problems[0];
+  return line?.replace(OPENING, '').replace(ANSWER, '') ?? null;
+}
+
 /** Replays and repairs the file system in `disk`. With `strict` a repair is a failure, not only what cannot be repaired. */
 export async function repairExt(disk: string, strict: boolean): Promise<Verdict> {
   // Shorter extent trees are an optimisation that -y would agree to.
@@ -68,7 +79,7 @@ export async function repairExt(disk: string, strict: boolean): Promise<Verdict>
   const { code, text } = await runProgram('e2fsck', args, FIXED_TIME);
   const { replayed, problems } = readE2fsck(text.replaceAll(disk, 'disk'));
   const found = problems.join('\n');
-  const first = problems[0]?.replace(ANSWER, '') ?? `exit code ${code}`;
+  const first = firstProblem(problems) ?? `exit code ${code}`;
   if ((code & EXIT.OPERATIONAL) !== 0) {
     if (HOST.test(found)) return doubt(`e2fsck: ${first}`, found);
     return fail('integrity', `unrepairable: ${first}`, found);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { readE2fsck } from './ext.ts';
+import { firstProblem, readE2fsck } from './ext.ts';
 import { readMountInfo } from './mount-namespace.ts';
 import { readFsckFat } from './vfat.ts';
 import { doubt, fail } from './verdict.ts';
@@ -29,6 +29,24 @@ const REPLAYED = [
 
 test('e2fsck: what follows each replay is no repair', () => {
   assert.deepEqual(readE2fsck(REPLAYED.join('\n')), { replayed: true, problems: [] });
+});
+
+test('e2fsck: a disk that it cannot open is one finding, in whichever order its two outputs come', () => {
+  const out = [
+    'ext2fs_open2: Bad magic number in super-block',
+    'e2fsck: Superblock invalid, trying backup blocks...',
+    '',
+  ];
+  const err = ['e2fsck: Superblock checksum does not match superblock while trying to open disk'];
+  for (const text of [
+    [...out, ...err],
+    [...err, ...out],
+    [...err, ...REPLAYED.slice(0, 1), ...out],
+  ]) {
+    const { problems } = readE2fsck(text.join('\n'));
+    assert.equal(firstProblem(problems), 'Bad magic number in super-block');
+  }
+  assert.equal(firstProblem([]), null);
 });
 
 test('e2fsck: the same without a journal to replay is', () => {
