@@ -9,7 +9,7 @@ import { killGroup, until } from './command.ts';
 
 // The power-cut lab through its command line, and what it must not leave behind.
 
-const MAIN = join(import.meta.dirname, '../../../src/cli/main.ts');
+export const MAIN: string = join(import.meta.dirname, '../../../src/cli/main.ts');
 export const LEDGER: string = join(import.meta.dirname, '../../../examples/power-cut/ledger.mjs');
 
 const LIMIT_MS = 120_000;
