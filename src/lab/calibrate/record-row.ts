@@ -3,10 +3,12 @@ import { join } from 'node:path';
 import { assert, unreachable } from '../../base/assert.ts';
 import { ConfigError } from '../../base/errors.ts';
 import type { CheckerSpec } from '../check/types.ts';
+import { findModule } from '../oracles/module.ts';
 import { findProgram } from '../oracles/programs.ts';
 import { record, type RecordOptions } from '../record/record.ts';
 import type { CalibrateOptions, CrashRow, Source } from './types.ts';
 import { findWorkload, workloadCommand, workloadSettings } from './workloads/registry.ts';
+import type { Workload } from './workloads/types.ts';
 
 const TIMEOUT_MS = 20_000;
 
@@ -43,6 +45,7 @@ function whoWrites(
     case 'workload': {
       const { fs, make, mountOptions, options } = source;
       const workload = findWorkload(source.workload);
+      checkNeeds(workload.needs(workloadSettings(workload, options)));
       return {
         face: 'fuse',
         command: workloadCommand(workload, 'run', '{mount}', options),
@@ -52,13 +55,25 @@ function whoWrites(
     }
     case 'command': {
       const { face, command, program } = source;
-      if (findProgram(program) === null) {
-        throw new ConfigError(`${program} is not there`, 'install the package that has it');
-      }
+      checkNeeds({ programs: [program], modules: [] });
       return { face, command, fileSystem: null, prepare: null };
     }
     default:
       return unreachable(source);
+  }
+}
+
+function checkNeeds({ programs, modules }: ReturnType<Workload['needs']>): void {
+  const program = programs.find((name) => findProgram(name) === null);
+  if (program !== undefined) {
+    throw new ConfigError(`${program} is not there`, 'install the package that has it');
+  }
+  const module = modules.find(({ name, project }) => findModule(name, project) === null);
+  if (module !== undefined) {
+    throw new ConfigError(
+      `the project in ${module.project} does not have the package ${module.name}`,
+      `npm install --no-save ${module.name}`,
+    );
   }
 }
 

@@ -14,7 +14,7 @@ import type { Answer, CalibrateOptions, CrashRow, Row, RowResult } from './types
 /** The most frequent finding of each axis. */
 const MOST_CAUSES = 3;
 /** Enough for a kind of cause; a smaller set of lost writes is no matter here. */
-const STATES_FOR_CAUSE = 60;
+const STATES_FOR_CAUSE = 40;
 const AXES: readonly Axis[] = ['integrity', 'atomicity', 'durability'];
 
 /** Runs one row. What keeps it from running is its result; only bugs are thrown. */
