@@ -161,7 +161,7 @@ test(
   },
 );
 
-test('what cannot be judged is never a pass', options, async (t) => {
+test('what cannot be judged is never a pass (D9)', options, async (t) => {
   const folder = toys(t);
   await recordRows(t, folder, 't.trace', 'hasty');
   // What must pass passes, and of the rest the checker makes something else than a verdict.
@@ -392,6 +392,37 @@ test(
     assert.deepEqual(
       readdirSync(folder).filter((name) => name.includes('.disk')),
       [],
+    );
+  },
+);
+
+test(
+  'a lying disk is model L alone (D8); a cut leaves more than one state (D11)',
+  options,
+  async (t) => {
+    const folder = toys(t);
+    await recordRows(t, folder, 'sound.trace', 'sound');
+    await recordRows(t, folder, 'hasty.trace', 'hasty');
+    for (const model of ['M0', 'M1', 'M2', 'M3']) {
+      const words = ['sound.trace', '--model', model, '--check', './check.mjs'];
+      assert.deepEqual((await exploreJson(t, folder, words, 0)).findings, [], model);
+    }
+    const lied = ['explore', 'sound.trace', '--model', 'L', '--check', './check.mjs'];
+    const { code, stdout } = await lab(t, folder, lied);
+    assert.equal(code, 1);
+    assert.match(stdout, /No flush: /);
+    assert.match(stdout, /^ +\w+-L-c\d+-/m, 'its states say of themselves what they are');
+
+    // Four writes and no flush: each there or not. Tools that drop all that is not synced know one of these.
+    const rows = ['hasty.trace', '--model', 'M1', '--check', './check.mjs'];
+    const { coverage } = await exploreJson(t, folder, rows, 1);
+    assert.deepEqual(
+      coverage.map(({ plainCount, statesDecided, reached }) => [
+        plainCount,
+        statesDecided,
+        reached,
+      ]),
+      [['16', 16, 'exact']],
     );
   },
 );

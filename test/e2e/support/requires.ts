@@ -13,6 +13,7 @@ export const PACKAGE_OF: Readonly<Record<string, string>> = {
   psktool: 'gnutls-bin',
   python3: 'python3-minimal',
   chattr: 'e2fsprogs',
+  chromium: 'chromium',
   debootstrap: 'debootstrap',
   debugfs: 'e2fsprogs',
   e2fsck: 'e2fsprogs',
