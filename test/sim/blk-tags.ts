@@ -8,6 +8,7 @@ import { VIRTIO_BLK_F } from '../../src/protocols/virtio/blk.ts';
 import type { QueueHost, QueueWorker, VirtioDevice } from '../../src/protocols/virtio/device.ts';
 import { hasFeature, VIRTIO_F } from '../../src/protocols/virtio/virtio.ts';
 import type { Chain, Virtqueue } from '../../src/protocols/virtio/virtqueue.ts';
+import { fuseOpOf } from './fuse-tags.ts';
 import { type GuestRequest, requestOf } from './guest.ts';
 import type { KillPoints } from './kill-points.ts';
 import type { Oracle } from './oracle.ts';
@@ -53,6 +54,8 @@ export function opOf(io: Io): number {
   const { context } = io;
   const scsi = scsiOpOf(io);
   if (scsi !== undefined) return scsi;
+  const program = fuseOpOf(io);
+  if (program !== undefined) return program;
   if (context instanceof Chunk) return context.request.cookieLow;
   return context instanceof BlkRequest ? (TAGS.get(context)?.op.id ?? 0) : 0;
 }

@@ -26,6 +26,8 @@ export class Media {
   readonly #prng: Prng;
   readonly #cached: Version[];
   readonly #stable: Version[];
+  /** Who made each sector zero last. */
+  readonly #zeroedBy: number[];
   /** Versions newer than the stable one, oldest first; only of sectors that have some. */
   readonly #unstable = new Map<number, Version[]>();
   #order = 0;
@@ -35,6 +37,7 @@ export class Media {
     this.#prng = prng;
     this.#cached = Array.from({ length: sectors }, () => BLANK);
     this.#stable = Array.from({ length: sectors }, () => BLANK);
+    this.#zeroedBy = Array.from({ length: sectors }, () => BLANK.op);
   }
 
   /** What a read sees. */
@@ -46,6 +49,11 @@ export class Media {
     return this.#stable[sector] as Version;
   }
 
+  /** Whose zeroes the last ones of a sector were. */
+  zeroedBy(sector: number): number {
+    return this.#zeroedBy[sector] as number;
+  }
+
   /** The order of the newest version, which a sync started now covers. */
   get order(): number {
     return this.#order;
@@ -55,6 +63,7 @@ export class Media {
     this.#order += 1;
     const version = { op, zero, order: this.#order, lost: false };
     this.#cached[sector] = version;
+    if (zero) this.#zeroedBy[sector] = op;
     const list = this.#unstable.get(sector);
     if (list === undefined) this.#unstable.set(sector, [version]);
     else list.push(version);
@@ -110,7 +119,9 @@ export class Media {
     }
     this.#unstable.clear();
     for (let sector = 0; sector < this.sectors; sector += 1) {
-      this.#cached[sector] = this.#stable[sector] as Version;
+      const stable = this.#stable[sector] as Version;
+      this.#cached[sector] = stable;
+      this.#zeroedBy[sector] = stable.zero ? stable.op : BLANK.op;
     }
   }
 

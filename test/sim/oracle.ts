@@ -35,6 +35,8 @@ export class Oracle {
   guests = 0;
   /** Answers to initiators. */
   initiators = 0;
+  /** Answers to programs that use a mount. */
+  programs = 0;
   /** WCE as the operator last asked for it. */
   writeCache = true;
   readonly #media: Media;
@@ -403,6 +405,14 @@ export class Oracle {
   }
 
   // The disk's own events
+
+  /** See DiskWatcher.meant. */
+  meant(id: number, sector: number): number | null {
+    const op = this.ops.get(id);
+    if (op === undefined) return id;
+    if (sector < op.first || sector >= op.first + op.sectors) return null;
+    return op.zero ? 0 : id;
+  }
 
   /** A part of a mutation reaches the store, or is about to leave it (P3: the stricter of the two counts). */
   partCame(id: number): void {

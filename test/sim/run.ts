@@ -42,8 +42,9 @@ function kindsOf(): readonly WorldKind[] {
 const started = performance.now();
 const elapsed = (): number => (performance.now() - started) / 1000;
 const sum = { acked: 0, flushed: 0, failed: 0, reads: 0, crashes: 0, told: 0 };
-const done: Record<WorldKind, number> = { nbd: 0, vm: 0, iscsi: 0 };
+const done: Record<WorldKind, number> = { nbd: 0, vm: 0, iscsi: 0, fuse: 0 };
 let guests = 0;
+let programs = 0;
 let failed = 0;
 const deadline = seconds === 0 ? Infinity : seconds;
 for (let i = 0; i < runs && elapsed() < deadline && failed < 10; i += 1) {
@@ -52,6 +53,7 @@ for (let i = 0; i < runs && elapsed() < deadline && failed < 10; i += 1) {
   const result = await simulate(seed, {}, values.verbose ? trace : undefined, kind);
   done[kind] += 1;
   guests += result.guests;
+  programs += result.programs;
   for (const key of Object.keys(sum) as (keyof typeof sum)[]) sum[key] += result.seen[key];
   if (result.violation === null) continue;
   failed += 1;
@@ -63,6 +65,7 @@ const spent = `${elapsed().toFixed(1)} s (${(all / elapsed()).toFixed(0)}/s)`;
 process.stdout.write(
   `${all} runs (${mixed}) from seed ${first} in ${spent}, ${failed} failed: ` +
     `${sum.acked} writes acknowledged, ${sum.flushed} flushes, ${sum.reads} reads, ${sum.failed} requests failed, ` +
-    `${guests} answers to virtual machines, ${sum.crashes} power cuts, ${sum.told} clients told of a loss\n`,
+    `${guests} answers to virtual machines, ${programs} to programs, ` +
+    `${sum.crashes} power cuts, ${sum.told} clients told of a loss\n`,
 );
 process.exitCode = failed > 0 ? 1 : 0;

@@ -6,6 +6,8 @@ import { NbdExport } from '../../src/protocols/nbd/export.ts';
 import type { BlkFaults } from './blk-tags.ts';
 import type { SimClock } from './clock.ts';
 import { PoisoningPool, SimReactor } from './clock.ts';
+import type { FuseWorld } from './fuse-scenario.ts';
+import { type FuseFaults, FuseServer } from './fuse-server.ts';
 import type { Media } from './media.ts';
 import type { IscsiWorld } from './iscsi-scenario.ts';
 import { IscsiServer, type ScsiFaults } from './iscsi-server.ts';
@@ -36,6 +38,11 @@ export interface Faults {
   /** Of the SCSI side. */
   readonly scsi?: ScsiFaults;
   readonly tuneIscsi?: (world: IscsiWorld) => IscsiWorld;
+  /** Of the FUSE side. */
+  readonly fuse?: FuseFaults;
+  readonly tuneFuse?: (world: FuseWorld) => FuseWorld;
+  /** Put in for the length of a run, where nothing can be replaced. Returns what undoes it. */
+  readonly patch?: () => () => void;
   /** The oracle does not look at the drive, only at what clients and power cuts show. */
   readonly blind?: boolean;
   readonly tune?: (scenario: Scenario) => Scenario;
@@ -57,6 +64,11 @@ export interface ServerOptions {
   readonly vms?: { readonly world: VmWorld; readonly oracle: Oracle };
   /** Present: so are iSCSI initiators. */
   readonly iscsi?: { readonly world: IscsiWorld; readonly oracle: Oracle };
+  /** Present: the disk is mounted, too. */
+  readonly fuse?: {
+    readonly oracle: Oracle;
+    readonly later: (ms: number, callback: () => void) => void;
+  };
 }
 
 const PAGE_BYTES = 272 * 1024;
@@ -75,6 +87,8 @@ export class SimServer {
   readonly vms: VmServer | null;
   /** Null: there are no initiators. */
   readonly iscsi: IscsiServer | null;
+  /** Null: nobody mounts. */
+  readonly fuse: FuseServer | null;
   readonly #export: NbdExport;
   readonly #log: (line: string) => void;
   #allEnded: () => void = () => {};
@@ -120,6 +134,7 @@ export class SimServer {
     this.#export = makeExport(this.disk);
     this.vms = options.vms === undefined ? null : new VmServer(this, options, options.vms);
     this.iscsi = options.iscsi === undefined ? null : new IscsiServer(this, options, options.iscsi);
+    this.fuse = options.fuse === undefined ? null : new FuseServer(this, options, options.fuse);
   }
 
   /** As DataPlane does it for its faces. */
@@ -127,6 +142,7 @@ export class SimServer {
     this.#export.fenceGone();
     this.vms?.fence();
     this.iscsi?.fence();
+    this.fuse?.fence();
   }
 
   accept(stream: SimStream): void {
@@ -158,11 +174,18 @@ export class SimServer {
     }
     await this.vms?.stop();
     await this.iscsi?.stop();
+    await this.fuse?.stop();
     let stable = true;
     try {
       await this.disk.close();
     } catch {
       stable = false;
+    }
+    // What mounts had given up has ended now, and its memory comes back in the next turn.
+    if (this.fuse?.gaveUp === true) {
+      await new Promise<void>((resolve) => {
+        this.reactor.after(1, resolve);
+      });
     }
     if (this.domain !== null && this.domain.clean) {
       await new Promise<void>((resolve) => {

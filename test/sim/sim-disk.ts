@@ -34,6 +34,8 @@ export interface DiskTraits {
   readonly syncLies: number;
   /** In place of the largest transfer there is. */
   readonly maxTransferBytes?: number;
+  /** In place of a sector: a multiple of it, and the disk is one of that. */
+  readonly blockBytes?: number;
 }
 
 /** Told what happens at the disk, where it happens: the oracle's eyes on the inside. */
@@ -43,6 +45,11 @@ export interface DiskWatcher {
   /** Sectors of a request are changed now. */
   applying(op: number): void;
   applied(op: number, sector: number, order: number): void;
+  /**
+   * What a request writes into a sector: its number, 0 for zeroes, or null: a sector beside those that it changes, which is
+   * written back with the rest of its block.
+   */
+  meant(op: number, sector: number): number | null;
   /** The store is about to complete one part of a mutation. */
   completing(op: number): void;
   /** A sync (or a native FUA write) has failed, before anyone is told. */
@@ -103,7 +110,7 @@ export class SimDisk implements BlockDevice, SyncTarget, AdmitOwner, IoOwner {
     this.info = Object.freeze({
       name: 'simulated',
       sizeBytes: media.sectors * SECTOR_BYTES,
-      blockBytes: SECTOR_BYTES,
+      blockBytes: traits.blockBytes ?? SECTOR_BYTES,
       preferredBytes: 4096,
       maxTransferBytes: traits.maxTransferBytes ?? MAX_TRANSFER_BYTES,
       readOnly: false,
@@ -266,14 +273,21 @@ export class SimDisk implements BlockDevice, SyncTarget, AdmitOwner, IoOwner {
     }
     const first = io.offset / SECTOR_BYTES;
     for (const sector of sectors) {
-      const found =
-        bytes === null ? op : readSector(bytes, (sector - first) * SECTOR_BYTES, sector);
-      if (found !== op) {
+      const meant = bytes === null ? 0 : this.#watcher.meant(op, sector);
+      const found = bytes === null ? 0 : readSector(bytes, (sector - first) * SECTOR_BYTES, sector);
+      if (meant === null ? found === -1 : found !== meant) {
         this.#watcher.violation(
           `foreign bytes written: sector ${sector} by request ${op}: ${found}`,
         );
       }
-      const version = this.#media.write(op, sector, bytes === null);
+      if (meant === null) {
+        // What is written back is a new version of what somebody else wrote.
+        const writer = found === 0 ? this.#media.zeroedBy(sector) : found;
+        const version = this.#media.write(writer, sector, found === 0);
+        if (native && running.error === null) this.#media.settle(sector, version);
+        continue;
+      }
+      const version = this.#media.write(op, sector, meant === 0);
       this.#watcher.applied(op, sector, version.order);
       if (native && running.error === null) this.#media.settle(sector, version);
     }
@@ -323,13 +337,16 @@ export class SimDisk implements BlockDevice, SyncTarget, AdmitOwner, IoOwner {
   }
 
   #extents(io: Io): void {
-    const first = io.offset / SECTOR_BYTES;
-    for (let sector = first; sector < first + io.length / SECTOR_BYTES; sector += 1) {
-      const zero = this.#media.cached(sector).zero;
+    const { blockBytes } = this.info;
+    for (let at = io.offset; at < io.offset + io.length; at += blockBytes) {
+      let zero = true;
+      for (let i = 0; i < blockBytes; i += SECTOR_BYTES) {
+        if (!this.#media.cached((at + i) / SECTOR_BYTES).zero) zero = false;
+      }
       const flags = zero ? EXTENT.ZERO | EXTENT.HOLE : 0;
       const differs = io.extents.count === 1 && io.extents.flags[0] !== flags;
       if ((io.flags & FLAG.ONE) !== 0 && differs) break;
-      io.extents.push(SECTOR_BYTES, flags);
+      io.extents.push(blockBytes, flags);
     }
     io.complete(null);
   }

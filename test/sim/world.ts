@@ -9,6 +9,9 @@ import { CACHE_MODES } from '../../src/durability/modes.ts';
 import { ClientConnection, type ConnectionHost } from './client.ts';
 import { SimClock } from './clock.ts';
 import { Fleet, type FleetHost } from './fleet.ts';
+import { Programs, type ProgramsHost } from './fuse-programs.ts';
+import { type FuseWorld, planFuse } from './fuse-scenario.ts';
+import type { FuseServer } from './fuse-server.ts';
 import { Initiators, type InitiatorsHost } from './initiators.ts';
 import { type IscsiWorld, planIscsi } from './iscsi-scenario.ts';
 import type { IscsiServer } from './iscsi-server.ts';
@@ -29,6 +32,8 @@ export interface RunResult {
   readonly guests: number;
   /** The same of iSCSI initiators. */
   readonly initiators: number;
+  /** The same of programs that use a mount. */
+  readonly programs: number;
   /** What was not kept, or null. */
   readonly violation: string | null;
   readonly seen: Oracle['seen'];
@@ -39,26 +44,33 @@ export interface RunResult {
 /** Turns of one run: far more than any needs. */
 const MAX_TURNS = 400_000;
 
-/** Who is in a world: clients of NBD alone, or virtual machines or iSCSI initiators, too. */
-export const WORLD_KINDS = ['nbd', 'vm', 'iscsi'] as const;
+/** Who is in a world: clients of NBD alone, or virtual machines, iSCSI initiators or programs that mount it, too. */
+export const WORLD_KINDS = ['nbd', 'vm', 'iscsi', 'fuse'] as const;
 export type WorldKind = (typeof WORLD_KINDS)[number];
 
 /** Who is there besides clients of NBD. */
 interface Others {
   readonly vms: VmWorld | null;
   readonly iscsi: IscsiWorld | null;
+  readonly fuse: FuseWorld | null;
 }
+
+const NOBODY: Others = { vms: null, iscsi: null, fuse: null };
 
 function plan(seed: number, kind: WorldKind, faults: Faults): { scenario: Scenario } & Others {
   if (kind === 'vm') {
     const { scenario, world } = planVms(seed);
-    return { scenario, vms: faults.tuneVms?.(world) ?? world, iscsi: null };
+    return { ...NOBODY, scenario, vms: faults.tuneVms?.(world) ?? world };
   }
   if (kind === 'iscsi') {
     const { scenario, world } = planIscsi(seed);
-    return { scenario, vms: null, iscsi: faults.tuneIscsi?.(world) ?? world };
+    return { ...NOBODY, scenario, iscsi: faults.tuneIscsi?.(world) ?? world };
   }
-  return { scenario: planScenario(seed), vms: null, iscsi: null };
+  if (kind === 'fuse') {
+    const { scenario, world } = planFuse(seed);
+    return { ...NOBODY, scenario, fuse: faults.tuneFuse?.(world) ?? world };
+  }
+  return { ...NOBODY, scenario: planScenario(seed) };
 }
 
 /** How a run is repeated. */
@@ -76,6 +88,7 @@ export async function simulate(
   const planned = plan(seed, kind, faults);
   const scenario = faults.tune?.(planned.scenario) ?? planned.scenario;
   const world = new World(scenario, faults, trace, planned);
+  const undo = faults.patch?.();
   let violation: string | null = null;
   try {
     await world.run();
@@ -83,10 +96,12 @@ export async function simulate(
     violation = error instanceof Violation ? error.message : describe(error);
   } finally {
     world.cleanUp();
+    undo?.();
   }
   const { turns, clock, oracle } = world;
-  const { guests, initiators, seen } = oracle;
-  return { seed, guests, initiators, violation, seen, turns, virtualMs: clock.nowMs() };
+  const { guests, initiators, programs, seen } = oracle;
+  const virtualMs = clock.nowMs();
+  return { seed, guests, initiators, programs, violation, seen, turns, virtualMs };
 }
 
 function describe(error: unknown): string {
@@ -98,7 +113,7 @@ function describe(error: unknown): string {
 let worlds = 0;
 
 /** The host, its disk, its operator, and everybody who connects to the server on it. */
-class World implements ConnectionHost, DiskWatcher, FleetHost, InitiatorsHost {
+class World implements ConnectionHost, DiskWatcher, FleetHost, InitiatorsHost, ProgramsHost {
   readonly clock: SimClock;
   readonly prng: Prng;
   readonly oracle: Oracle;
@@ -128,6 +143,7 @@ class World implements ConnectionHost, DiskWatcher, FleetHost, InitiatorsHost {
   readonly #others: Others;
   readonly #fleet: Fleet | null;
   readonly #initiators: Initiators | null;
+  readonly #programs: Programs | null;
 
   constructor(scenario: Scenario, faults: Faults, trace: (line: string) => void, others: Others) {
     this.#scenario = scenario;
@@ -149,9 +165,10 @@ class World implements ConnectionHost, DiskWatcher, FleetHost, InitiatorsHost {
     this.ignoresFlush = mode.ignoreFlush;
     this.maxTransferBytes = scenario.disk.maxTransferBytes ?? MAX_TRANSFER_BYTES;
     this.#others = others;
-    const { vms, iscsi } = others;
+    const { vms, iscsi, fuse } = others;
     this.#fleet = vms === null ? null : new Fleet(this, vms);
     this.#initiators = iscsi === null ? null : new Initiators(this, iscsi, scenario.network);
+    this.#programs = fuse === null ? null : new Programs(this, fuse);
     worlds += 1;
     this.#statePath = statePathOf(join(tmpdir(), `holdfast-sim-${process.pid}-${worlds}`));
   }
@@ -164,6 +181,7 @@ class World implements ConnectionHost, DiskWatcher, FleetHost, InitiatorsHost {
     }
     this.#fleet?.start();
     this.#initiators?.start();
+    this.#programs?.start();
     this.#planChaos();
     await this.#turn();
     this.#settled();
@@ -222,7 +240,18 @@ class World implements ConnectionHost, DiskWatcher, FleetHost, InitiatorsHost {
     return server === null || server.stopping ? null : server.iscsi;
   }
 
+  // ProgramsHost
+
+  mounter(): FuseServer | null {
+    const server = this.#server;
+    return server === null || server.stopping ? null : server.fuse;
+  }
+
   // DiskWatcher
+
+  meant(op: number, sector: number): number | null {
+    return this.oracle.meant(op, sector);
+  }
 
   submitted(op: number): void {
     if (!this.oracle.submitsAtSession) this.oracle.partCame(op);
@@ -300,6 +329,8 @@ class World implements ConnectionHost, DiskWatcher, FleetHost, InitiatorsHost {
     if (vms > 0) this.oracle.fail(`hang: ${vms} virtual machines wait for nothing`);
     const initiators = this.#initiators?.count ?? 0;
     if (initiators > 0) this.oracle.fail(`hang: ${initiators} sessions of initiators wait`);
+    const programs = this.#programs?.count ?? 0;
+    if (programs > 0) this.oracle.fail(`hang: ${programs} programs wait for nothing`);
     this.#nothingHeld();
   }
 
@@ -312,7 +343,7 @@ class World implements ConnectionHost, DiskWatcher, FleetHost, InitiatorsHost {
     if (reactor.pool.inUse > 0) {
       this.oracle.fail(`leak: ${reactor.pool.inUse} pages are held, and nobody is connected`);
     }
-    const leaks = server.vms?.leaks ?? server.iscsi?.leaks ?? '';
+    const leaks = (server.vms ?? server.iscsi ?? server.fuse)?.leaks ?? '';
     if (leaks !== '') this.oracle.fail(`leak: ${leaks}, and nobody is connected`);
   }
 
@@ -333,8 +364,9 @@ class World implements ConnectionHost, DiskWatcher, FleetHost, InitiatorsHost {
     else writeFileSync(this.#statePath, `${JSON.stringify(this.#persisted)}\n`);
     // Before it trusts the file: what an earlier process left unstable is synced (openFileStore).
     if (this.#faults.noSyncAtOpen !== true) this.#media.endSync(this.#media.order, 'done');
-    const { vms, iscsi } = this.#others;
+    const { vms, iscsi, fuse } = this.#others;
     const { oracle } = this;
+    const later = (ms: number, callback: () => void): void => this.later(ms, callback);
     this.#server = new SimServer({
       clock: this.clock,
       scenario: this.#scenario,
@@ -348,6 +380,7 @@ class World implements ConnectionHost, DiskWatcher, FleetHost, InitiatorsHost {
       log: (line) => this.#trace(`server: ${line}`),
       ...(vms === null ? {} : { vms: { world: vms, oracle } }),
       ...(iscsi === null ? {} : { iscsi: { world: iscsi, oracle } }),
+      ...(fuse === null ? {} : { fuse: { oracle, later } }),
     });
     const mode = CACHE_MODES[this.#scenario.mode];
     this.oracle.writeCache = mode.writeCache;
@@ -396,6 +429,7 @@ class World implements ConnectionHost, DiskWatcher, FleetHost, InitiatorsHost {
     }
     for (const connection of Array.from(this.#live)) connection.hungUp();
     this.#initiators?.serverGone();
+    this.#programs?.serverGone();
   }
 
   #hostCrash(): void {
