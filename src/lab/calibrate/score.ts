@@ -43,11 +43,16 @@ const SIGNS = { 'as-known': '✔', other: '✘', cannot: '–' } as const;
 
 /** One line of the table for people. */
 export function rowLine(row: RowResult): string {
-  const effort =
-    row.kind === 'crash' && row.outcome !== 'cannot'
-      ? ` [${row.statesDecided} states, ${row.checkerRuns} runs, ${row.cutsExact} of ${row.cuts} cuts exact, ${row.seconds.toFixed(0)} s]`
-      : '';
-  return `${SIGNS[row.outcome]} ${row.id.padEnd(5)} ${row.title}: known ${row.expected}; found ${row.found}${effort}`;
+  const { id, title, outcome, expected, found } = row;
+  const line = `${SIGNS[outcome]} ${id.padEnd(5)} ${title}: known ${expected}; found ${found}`;
+  if (row.kind !== 'crash' || outcome === 'cannot') return line;
+  const effort = [
+    `${row.statesDecided} states`,
+    `${row.checkerRuns} runs`,
+    `${row.cutsExact} of ${row.cuts} cuts exact`,
+    `${row.seconds.toFixed(0)} s`,
+  ];
+  return `${line} [${effort.join(', ')}]`;
 }
 
 /** The lines below the table. */

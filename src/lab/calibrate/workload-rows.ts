@@ -2,7 +2,6 @@ import { MiB } from '../../base/units.ts';
 import type { CauseKind } from '../minimise/types.ts';
 import { type Given, workloadRow as row } from './workload-row.ts';
 import type { CrashRow, Expected } from './types.ts';
-import type { WorkloadOptions } from './workloads/registry.ts';
 
 // File systems, databases and programs whose behaviour on a power cut is known.
 
@@ -22,6 +21,87 @@ const EXT2 = { fs: 'ext2' } as const;
 const EXT = { kind: 'ext', options: {} } as const;
 /** Without a journal a repair is forgiven otherwise. */
 const EXT_STRICT = { kind: 'ext', options: { strict: 'yes' } } as const;
+
+const TORN: Expected = { atomicity: 'breaks' };
+const WHOLE: Expected = { atomicity: 'holds' };
+
+type RenameCase = [
+  id: string,
+  fs: string,
+  given: Partial<Given>,
+  expected: Expected,
+  basis: string,
+];
+
+/** A file is replaced by rename(2), and its content is not synced before. */
+const RENAMES: readonly RenameCase[] = [
+  [
+    'F5a',
+    'ext4 with dioread_lock',
+    { mountOptions: 'dioread_lock' },
+    WHOLE,
+    'the data is written before the rename is committed [ext4(5) "auto_da_alloc"]',
+  ],
+  [
+    'F5g',
+    'ext4, as it comes',
+    {},
+    TORN,
+    'measured: with dioread_nolock a rename may be committed before its blocks count as written: zeroes are read',
+  ],
+  [
+    'F5b',
+    'ext4 noauto_da_alloc',
+    { mountOptions: 'noauto_da_alloc' },
+    TORN,
+    'a rename does not wait for data [ext4(5) "auto_da_alloc"]',
+  ],
+  ['F5c', 'xfs', XFS, TORN, 'rename(2) orders names, not data'],
+  ['F5d', 'btrfs', BTRFS, TORN, 'measured: the data is on its way, and not waited for'],
+  ['F5e', 'ext2', EXT2, TORN, 'nothing has an order'],
+  ['F5f', 'vfat', { fs: 'vfat' }, TORN, 'nothing has an order'],
+];
+
+const RENAME_ROWS: readonly CrashRow[] = [
+  ...RENAMES.map(([id, fs, given, expected, basis]) =>
+    row({
+      id,
+      title: `rename without fsync on ${fs}`,
+      workload: 'replace',
+      options: { fsync: false, 'folder-fsync': true, acks: false },
+      expected,
+      causes: expected === WHOLE ? [] : IN_PART,
+      basis,
+      ...given,
+    }),
+  ),
+  row({
+    id: 'F6a',
+    title: 'fsync, rename on ext4: whole, and not yet durable',
+    workload: 'replace',
+    expected: { atomicity: 'holds', durability: 'breaks' },
+    causes: IN_MEMORY,
+    basis: 'the folder is not synced [fsync(2)]',
+  }),
+  row({
+    id: 'F6b',
+    title: 'fsync, rename, fsync of the folder on ext4',
+    workload: 'replace',
+    options: { 'folder-fsync': true },
+    expected: SOUND,
+    basis: '[fsync(2)]',
+  }),
+  row({
+    id: 'F6c',
+    title: 'fsync, rename, fsync of the folder on vfat',
+    fs: 'vfat',
+    workload: 'replace',
+    options: { 'folder-fsync': true },
+    expected: { atomicity: 'breaks' },
+    causes: IN_PART,
+    basis: 'a rename is two changes in place',
+  }),
+];
 
 const FILE_SYSTEM_ROWS: readonly CrashRow[] = [
   row({
@@ -88,7 +168,7 @@ const FILE_SYSTEM_ROWS: readonly CrashRow[] = [
     expected: { integrity: 'holds', atomicity: 'holds' },
     basis: 'data is written before the metadata is committed [ext4(5)]',
   }),
-  ...renameRows(),
+  ...RENAME_ROWS,
   row({
     id: 'F7a',
     title: 'btrfs, as it comes',
@@ -136,80 +216,6 @@ const FILE_SYSTEM_ROWS: readonly CrashRow[] = [
     basis: 'no journal',
   }),
 ];
-
-/** A file is replaced by rename(2): what is there afterwards, without and with fsync(2) before it. */
-function renameRows(): CrashRow[] {
-  const without: WorkloadOptions = { fsync: false, 'folder-fsync': true, acks: false };
-  const torn: Expected = { atomicity: 'breaks' };
-  const whole: Expected = { atomicity: 'holds' };
-  const rows: [id: string, fs: string, Partial<Given>, Expected, basis: string][] = [
-    [
-      'F5a',
-      'ext4 with dioread_lock',
-      { mountOptions: 'dioread_lock' },
-      whole,
-      'the data is written before the rename is committed [ext4(5) "auto_da_alloc"]',
-    ],
-    [
-      'F5g',
-      'ext4, as it comes',
-      {},
-      torn,
-      'measured: with dioread_nolock a rename may be committed before its blocks count as written: zeroes are read',
-    ],
-    [
-      'F5b',
-      'ext4 noauto_da_alloc',
-      { mountOptions: 'noauto_da_alloc' },
-      torn,
-      'a rename does not wait for data [ext4(5) "auto_da_alloc"]',
-    ],
-    ['F5c', 'xfs', XFS, torn, 'rename(2) orders names, not data'],
-    ['F5d', 'btrfs', BTRFS, torn, 'measured: the data is on its way, and not waited for'],
-    ['F5e', 'ext2', EXT2, torn, 'nothing has an order'],
-    ['F5f', 'vfat', { fs: 'vfat' }, torn, 'nothing has an order'],
-  ];
-  return [
-    ...rows.map(([id, fs, given, expected, basis]) =>
-      row({
-        id,
-        title: `rename without fsync on ${fs}`,
-        workload: 'replace',
-        options: without,
-        expected,
-        causes: expected === whole ? [] : IN_PART,
-        basis,
-        ...given,
-      }),
-    ),
-    row({
-      id: 'F6a',
-      title: 'fsync, rename on ext4: whole, and not yet durable',
-      workload: 'replace',
-      expected: { atomicity: 'holds', durability: 'breaks' },
-      causes: IN_MEMORY,
-      basis: 'the folder is not synced [fsync(2)]',
-    }),
-    row({
-      id: 'F6b',
-      title: 'fsync, rename, fsync of the folder on ext4',
-      workload: 'replace',
-      options: { 'folder-fsync': true },
-      expected: SOUND,
-      basis: '[fsync(2)]',
-    }),
-    row({
-      id: 'F6c',
-      title: 'fsync, rename, fsync of the folder on vfat',
-      fs: 'vfat',
-      workload: 'replace',
-      options: { 'folder-fsync': true },
-      expected: { atomicity: 'breaks' },
-      causes: IN_PART,
-      basis: 'a rename is two changes in place',
-    }),
-  ];
-}
 
 const BROKEN: Expected = { integrity: 'breaks', atomicity: 'breaks' };
 const LATE: Expected = { integrity: 'holds', atomicity: 'holds', durability: 'breaks' };
