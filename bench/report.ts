@@ -26,7 +26,13 @@ export interface Report {
 }
 
 /** The metrics that say how fast, as opposed to at what cost. */
-export const RATE_METRICS: ReadonlySet<string> = new Set(['IOPS', 'throughput', 'commits']);
+export const RATE_METRICS: ReadonlySet<string> = new Set([
+  'IOPS',
+  'throughput',
+  'commits',
+  'runs',
+  'states',
+]);
 
 /** `peers`: the subjects that are not ours. */
 export function ratiosOf(rows: readonly Row[], ours: string, peers: ReadonlySet<string>): Ratio[] {

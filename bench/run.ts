@@ -14,12 +14,13 @@ import type { Race, Subject, Workload } from './race.ts';
 import { findIscsiClients, freePort, runIscsiClient } from './iscsi/clients.ts';
 import { findIscsiSubjects } from './iscsi/subjects.ts';
 import { ISCSI_WORKLOADS } from './iscsi/workloads.ts';
+import { benchLab, labWorkloads } from './lab/suite.ts';
 import { findQemuImg } from './qemu-img.ts';
 import { runBlkLoad, runBlkQemuImg } from './vhost-user-blk/clients.ts';
 import { findBlkSubjects } from './vhost-user-blk/subjects.ts';
 import { BLK_WORKLOADS } from './vhost-user-blk/workloads.ts';
 
-const USAGE = `Usage: npm run bench -- nbd|vhost-user-blk|iscsi [options]
+const USAGE = `Usage: npm run bench -- nbd|vhost-user-blk|iscsi|lab [options]
   --json FILE        rows and ratios as JSON
   --md FILE          the table as Markdown
   --svg FILE         the table as a picture
@@ -32,7 +33,7 @@ const USAGE = `Usage: npm run bench -- nbd|vhost-user-blk|iscsi [options]
 Peers are those of .peers/trixie (npm run bench:peers) or of HOLDFAST_PEERS=DIR, else the system's.
 `;
 
-const SUITES = ['nbd', 'vhost-user-blk', 'iscsi'] as const;
+const SUITES = ['nbd', 'vhost-user-blk', 'iscsi', 'lab'] as const;
 
 interface Options {
   readonly suite: (typeof SUITES)[number];
@@ -116,8 +117,7 @@ async function race<S extends Subject, W extends Workload>(
   const workloads = suite.workloads.filter((workload) => options.only.test(workload.name));
   if (workloads.length === 0) throw new UsageError('no workload matches --only (see --list)');
   const notes = [
-    `${cpus().length} x ${cpus()[0]?.model ?? 'unknown processor'}, Linux ${release()}`,
-    `tmpfs: ${fileSystemOf(storageFolders().tmpfs)}; fs: ${fileSystemOf('.')}`,
+    ...machineNotes(),
     `image: ${IMAGE_MIB} MiB of random bytes`,
     `medians of ${options.rounds} alternating rounds of ${options.seconds} s; peers from ${peersRoot() ?? 'the system'}`,
     ...suite.notes,
@@ -137,12 +137,29 @@ async function race<S extends Subject, W extends Workload>(
   const ours = new Set(subjects.filter((subject) => subject.ours).map((subject) => subject.name));
   const peers = new Set(subjects.map((subject) => subject.name).filter((one) => !ours.has(one)));
   const report: Report = { rows, ratios: ratiosOf(rows, [...ours][0] ?? '', peers) };
+  publish(options, report, notes, suite.title, ours);
+}
+
+function publish(
+  options: Options,
+  report: Report,
+  notes: readonly string[],
+  title: string,
+  ours: ReadonlySet<string>,
+): void {
   process.stdout.write(`${asText(report)}\n`);
   if (options.json !== undefined) {
     writeFileSync(options.json, `${JSON.stringify({ notes, ...report }, null, 1)}\n`);
   }
   if (options.md !== undefined) writeFileSync(options.md, asMarkdown(report, notes));
-  if (options.svg !== undefined) writeFileSync(options.svg, asSvg(report, suite.title, ours));
+  if (options.svg !== undefined) writeFileSync(options.svg, asSvg(report, title, ours));
+}
+
+function machineNotes(): string[] {
+  return [
+    `${cpus().length} x ${cpus()[0]?.model ?? 'unknown processor'}, Linux ${release()}`,
+    `tmpfs: ${fileSystemOf(storageFolders().tmpfs)}; fs: ${fileSystemOf('.')}`,
+  ];
 }
 
 function timeOf({ seconds }: Options): { seconds: number; warmupSeconds: number } {
@@ -201,7 +218,29 @@ function raceIscsi(options: Options): Promise<void> {
   });
 }
 
-const RACES = { nbd: raceNbd, 'vhost-user-blk': raceVhostUserBlk, iscsi: raceIscsi } as const;
+async function raceLab(options: Options): Promise<void> {
+  if (options.list) {
+    for (const name of labWorkloads()) process.stdout.write(`${name}\n`);
+    return;
+  }
+  const { rounds, seconds, only } = options;
+  const notes = [
+    ...machineNotes(),
+    `medians of ${rounds} alternating rounds of ${seconds} s; recorded: holdfast serve --record, unrecorded: without`,
+    'load: our own clients, one process; rates of checks: lab explore, one thread for each processor',
+  ];
+  notes.forEach(say);
+  const rows = await benchLab({ rounds, only, ...timeOf(options) }, say);
+  const ratios = ratiosOf(rows, 'recorded', new Set(['unrecorded']));
+  publish(options, { rows, ratios }, notes, 'The power-cut lab', new Set(['recorded']));
+}
+
+const RACES = {
+  nbd: raceNbd,
+  'vhost-user-blk': raceVhostUserBlk,
+  iscsi: raceIscsi,
+  lab: raceLab,
+} as const;
 
 function main(): Promise<void> {
   const options = parse();
