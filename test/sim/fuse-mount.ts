@@ -124,6 +124,7 @@ export class SimMount {
       if (Buffer.compare(now, bytes) !== 0) {
         this.#options.fail(`the memory of answer ${unique} changed while the kernel had it`);
       }
+      if (this.#closed) this.#options.fail('the device was closed while an answer was under way');
       done.complete(dead ? -ERRNO.ENOENT : bytes.length);
     });
     // The kernel has it, whatever becomes of the server.
