@@ -18,7 +18,7 @@ async function load(
   t: TestContext,
   page: string,
   ...flags: readonly string[]
-): Promise<{ dom: string; console: readonly string[] }> {
+): Promise<{ dom: string; complaints: readonly string[] }> {
   const folder = workspace(t);
   const path = join(folder, 'report.html');
   writeFileSync(path, page);
@@ -30,7 +30,7 @@ async function load(
     { env: { HOME: folder } },
   );
   assert.equal(status, 0, stderr);
-  return { dom: stdout, console: stderr.split('\n').filter((line) => line.includes('CONSOLE')) };
+  return { dom: stdout, complaints: stderr.split('\n').filter((line) => line.includes('CONSOLE')) };
 }
 
 function render(toy: Toy): string {
@@ -45,8 +45,8 @@ test(
   options,
   async (t) => {
     const toy = await exploreToy(ledger(new TraceBuilder(), 9), ledgerRule(9));
-    const { dom, console } = await load(t, render(toy));
-    assert.deepEqual(console, []);
+    const { dom, complaints } = await load(t, render(toy));
+    assert.deepEqual(complaints, []);
     assert.equal(dom.match(/<svg [^>]*class="map"/g)?.length, toy.causes.length + 1);
     assert.equal(dom.match(/<section class="cause"/g)?.length, toy.causes.length);
     assert.match(dom, /<table class="hex">/);
@@ -61,18 +61,18 @@ test('a hostile name stays a name', options, async (t) => {
   const toy = await exploreToy(builder.trace(), ({ letter, marks }) =>
     marks > 0 && letter(0) !== 1 ? fails('durability', evil, evil) : null,
   );
-  const { dom, console } = await load(t, render(toy));
-  assert.deepEqual(console, []);
+  const { dom, complaints } = await load(t, render(toy));
+  assert.deepEqual(complaints, []);
   assert.doesNotMatch(dom, /<title>owned|<img|<script/);
 });
 
 test('if a script got into the page all the same, it would not run', options, async (t) => {
   const toy = await exploreToy(ledger(new TraceBuilder(), 2), () => null);
   const page = render(toy).replace('</main>', "<script>document.title = 'owned'</script></main>");
-  const { dom, console } = await load(t, page);
+  const { dom, complaints } = await load(t, page);
   assert.doesNotMatch(dom, /<title>owned/);
   assert.ok(
-    console.some((line) => line.includes('Content Security Policy')),
+    complaints.some((line) => line.includes('Content Security Policy')),
     'complaints are seen',
   );
 });

@@ -1,6 +1,9 @@
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
-/** Ctrl-C, SIGTERM and a terminal that is closed end long work in an orderly way; the second one ends the process. Call `done` when it is over. */
+/**
+ * Ctrl-C, SIGTERM and a terminal that is closed end long work in an orderly way; the second one ends the process. Call
+ * `done` when it is over.
+ */
 export function untilInterrupted(): { readonly signal: AbortSignal; done: () => void } {
   const controller = new AbortController();
   const done = (): void => {

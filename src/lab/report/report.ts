@@ -82,8 +82,8 @@ function warnings({ model }: ReportInput): string {
   const liars = trace.disks.filter(({ ignoresFlush }) => ignoresFlush === true);
   for (const { name } of liars) {
     lines.push(
-      `${basename(name)} was served with cache mode unsafe: every FLUSH was answered and none was done, so nothing was ever stable. What ` +
-        'fails here may be the fault of that mode and not of the workload.',
+      `${basename(name)} was served with cache mode unsafe: every FLUSH was answered and none was done, ` +
+        'so nothing was ever stable. What fails here may be the fault of that mode and not of the workload.',
     );
   }
   if (options.model === 'L') {

@@ -29,12 +29,21 @@ a { color: inherit; }
 .verdict.partial { border-color: var(--write); }
 .warning { border: 1px solid var(--some); border-left-width: 6px; border-radius: 4px; padding: 6px 12px; }
 .verdict.doubt { border-color: var(--some); }
-.cause { background: var(--panel); border: 1px solid var(--rule); border-radius: 8px; padding: 4px 20px 16px; margin: 20px 0; }
+.cause {
+  background: var(--panel); border: 1px solid var(--rule); border-radius: 8px;
+  padding: 4px 20px 16px; margin: 20px 0;
+}
 .sentence { font-size: 1.1rem; font-weight: 600; }
-.tag { display: inline-block; border: 1px solid var(--rule); border-radius: 4px; padding: 0 7px; margin-right: 6px; font-size: 0.85rem; }
+.tag {
+  display: inline-block; border: 1px solid var(--rule); border-radius: 4px; padding: 0 7px;
+  margin-right: 6px; font-size: 0.85rem;
+}
 .tag.bad { border-color: var(--lost); color: var(--lost); }
 code, pre { font: 0.86rem/1.45 ui-monospace, monospace; }
-code.command, pre { display: block; background: var(--ground); border: 1px solid var(--rule); border-radius: 4px; padding: 6px 10px; margin: 6px 0; overflow-x: auto; white-space: pre; }
+code.command, pre {
+  display: block; background: var(--ground); border: 1px solid var(--rule);
+  border-radius: 4px; padding: 6px 10px; margin: 6px 0; overflow-x: auto; white-space: pre;
+}
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 3px 14px 3px 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
@@ -72,7 +81,10 @@ svg .nothing, svg .left-out { fill: var(--zeroes); }
 .legend i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 5px; }
 .hex td { padding: 0 10px 0 0; border: 0; font: 0.82rem/1.4 ui-monospace, monospace; white-space: pre; }
 .hex .differs { color: var(--lost); font-weight: 700; }
-.version { display: inline-block; border: 1px solid var(--rule); border-radius: 4px; padding: 1px 8px; margin: 2px; font-size: 0.85rem; }
+.version {
+  display: inline-block; border: 1px solid var(--rule); border-radius: 4px; padding: 1px 8px;
+  margin: 2px; font-size: 0.85rem;
+}
 .version.chosen { border: 2px solid var(--kept); }
 .version.missed { border: 2px solid var(--lost); }
 .bar { background: var(--write); height: 12px; border-radius: 2px; min-width: 2px; }
