@@ -190,13 +190,13 @@ test('what cannot be judged is never a pass (D9)', options, async (t) => {
 
 test('an exploration that is interrupted goes on, and finds the same', options, async (t) => {
   const folder = toys(t);
-  await recordRows(t, folder, 't.trace', 'hasty', 6);
+  await recordRows(t, folder, 't.trace', 'hasty', 5);
   const words = ['t.trace', '--model', 'M1', '--check', `sleep 0.1; ${BY_COMMAND}`, '-j', '2'];
   const whole = await exploreJson(t, folder, words, 1);
   assert.equal(whole.ended, 'covered');
   const first = startLab(t, folder, ['explore', ...words, '--progress', 'p', '--json']);
   await until('the first progress', 20_000, () => (existsSync(join(folder, 'p')) ? true : null));
-  await sleep(1500);
+  await sleep(700);
   first.signal('SIGINT');
   await first.ended();
   assert.deepEqual(leftovers(folder, first.pid), []);
@@ -403,7 +403,7 @@ test(
     const folder = toys(t);
     await recordRows(t, folder, 'sound.trace', 'sound');
     await recordRows(t, folder, 'hasty.trace', 'hasty');
-    for (const model of ['M0', 'M1', 'M2', 'M3']) {
+    for (const model of ['M1', 'M3']) {
       const words = ['sound.trace', '--model', model, '--check', './check.mjs'];
       assert.deepEqual((await exploreJson(t, folder, words, 0)).findings, [], model);
     }
@@ -416,13 +416,11 @@ test(
     // Four writes and no flush: each there or not. Tools that drop all that is not synced know one of these.
     const rows = ['hasty.trace', '--model', 'M1', '--check', './check.mjs'];
     const { coverage } = await exploreJson(t, folder, rows, 1);
-    assert.deepEqual(
-      coverage.map(({ plainCount, statesDecided, reached }) => [
-        plainCount,
-        statesDecided,
-        reached,
-      ]),
-      [['16', 16, 'exact']],
-    );
+    const decided = coverage.map(({ statesDecided, reached }) => [statesDecided, reached]);
+    // And one more after the server's own flush at its end.
+    assert.deepEqual(decided, [
+      [16, 'exact'],
+      [1, 'exact'],
+    ]);
   },
 );
