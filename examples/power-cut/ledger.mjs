@@ -14,6 +14,6 @@ for (let payment = 1; payment <= 12; payment += 1) {
   insert.run(payment, 'alice', -10);
   insert.run(payment, 'bob', 10);
   database.exec('COMMIT');
-  console.log(`ACK {"txn":${payment}}`);
+  process.stdout.write(`ACK {"txn":${payment}}\n`);
 }
 database.close();
