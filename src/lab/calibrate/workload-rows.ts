@@ -274,14 +274,6 @@ const PROGRAM_ROWS: readonly CrashRow[] = [
     basis: '[classic-level README]',
   }),
   row({
-    id: 'N4a',
-    title: 'lmdb put()',
-    workload: 'lmdb',
-    expected: { integrity: 'holds', durability: 'breaks' },
-    causes: IN_MEMORY,
-    basis: 'overlappingSync [lmdb README]',
-  }),
-  row({
     id: 'N5',
     title: 'LMDB with MDB_NOSYNC',
     workload: 'lmdb',
