@@ -27,7 +27,7 @@ export const DETAIL_CHARACTERS = 1000;
 export const REACTOR_PAGES = 64;
 
 /** How many states a checker of ours is given at once: few messages, and still an answer every few milliseconds. */
-export const MODULE_BATCH = 64;
+export const MODULE_BATCH = 256;
 
 /** What the kernel may read ahead of a checker: measured with e2fsck; more reads what nobody asks for. */
 export const READAHEAD_BYTES = 32_768;

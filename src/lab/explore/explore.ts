@@ -53,6 +53,8 @@ export async function explore(
 /** A random round makes at most and at least so many states of a cut. */
 const MOST_ENERGY = 1024;
 const LEAST_ENERGY = 4;
+/** And at least so many batches, where a batch is more than one state. */
+const ROUND_BATCHES = 4;
 
 /** States are made for so long before others have a turn: signals, answers. */
 const TURN_MS = 15;
@@ -274,6 +276,11 @@ class Explorer {
     tally.rungs.push('read-guided');
   }
 
+  /** A round ends with waiting for the last answer: it has to be worth it where many are judged at once. */
+  get #leastEnergy(): number {
+    return Math.max(LEAST_ENERGY, this.#pool.batch * ROUND_BATCHES);
+  }
+
   /** Random states, round by round: more of the cuts that have shown something new. */
   async #wander(cuts: readonly number[]): Promise<void> {
     const isOpen = (cut: number): boolean => !this.#isDone(cut, 'random');
@@ -309,8 +316,8 @@ class Explorer {
     tally.known = tally.decided > tally.decidedBefore ? 0 : tally.known + tally.energy;
     tally.energy =
       tally.news > tally.newsBefore
-        ? Math.min(MOST_ENERGY, tally.energy * 2)
-        : Math.max(LEAST_ENERGY, tally.energy >> 1);
+        ? Math.min(Math.max(MOST_ENERGY, this.#leastEnergy), tally.energy * 2)
+        : Math.max(this.#leastEnergy, tally.energy >> 1);
     tally.newsBefore = tally.news;
     tally.decidedBefore = tally.decided;
     if (tally.known >= KNOWN_IN_A_ROW) tally.rungs.push('random');
