@@ -12,8 +12,8 @@ import { installTools } from './install-tools.ts';
  */
 const ROOT = resolve(import.meta.dirname, '..');
 const BIN = join(ROOT, 'node_modules/.bin');
-/** Guests and servers share two cores; more at once only makes time limits lie. */
-const E2E_CONCURRENCY = 2;
+/** Guests and servers share two cores; more at once only makes time limits lie. Nor is one enough: a test often waits. */
+const CONCURRENCY = 2;
 /** The same seeds every time; searches with fresh ones have their own commands, `npm run sim` and `npm run fuzz`. */
 const SIM_SEED = 1_000_000;
 const SIM_RUNS = 2500;
@@ -28,12 +28,12 @@ const STEPS: Readonly<Record<string, () => Promise<TestCounts>>> = {
   unit: () =>
     nodeTest(
       testFiles((path) => !path.startsWith('test/e2e/')),
-      [],
+      [`--test-concurrency=${CONCURRENCY}`],
     ),
   e2e: () =>
     nodeTest(
       testFiles((path) => path.startsWith('test/e2e/')),
-      [`--test-concurrency=${E2E_CONCURRENCY}`],
+      [`--test-concurrency=${CONCURRENCY}`],
     ),
   sim: () => check('sim', script('test/sim/run.ts', String(SIM_SEED), '--runs', String(SIM_RUNS))),
   fuzz: async () => {
