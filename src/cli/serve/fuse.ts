@@ -1,5 +1,6 @@
 import { UsageError } from '../../base/errors.ts';
 import type { DiskConfig, FuseListen } from '../../server/config.ts';
+import { PlaceText } from './place-keys.ts';
 
 /** As --listen and --fuse have it: which disk it is may be left open while there is one only. */
 export type FuseChoice = Omit<FuseListen, 'exportName'> & { readonly exportName: string | null };
@@ -19,12 +20,13 @@ export function isFuse(text: string): boolean {
 export function parseFuse(text: string): FuseChoice {
   const rest = text.slice(PREFIX.length);
   const question = rest.indexOf('?');
-  const keys = parseKeys(text, question < 0 ? '' : rest.slice(question + 1));
+  const place = new PlaceText('not a file to be mounted', text);
+  const keys = place.keys(question < 0 ? '' : rest.slice(question + 1), KEYS);
   return {
-    ...fuseFile(decode(text, question < 0 ? rest : rest.slice(0, question))),
+    ...fuseFile(place.decode(question < 0 ? rest : rest.slice(0, question))),
     exportName: keys.get('export') ?? null,
-    readOnly: parseSwitch(text, 'read-only', keys.get('read-only')),
-    pageCache: parseSwitch(text, 'page-cache', keys.get('page-cache')),
+    readOnly: place.switch('read-only', keys.get('read-only')),
+    pageCache: place.switch('page-cache', keys.get('page-cache')),
   };
 }
 
@@ -49,37 +51,4 @@ export function nameFuseDisk(choice: FuseChoice, disks: readonly DiskConfig[]): 
   }
   if (names.includes(exportName)) return { ...choice, exportName };
   throw new UsageError(`${path}: no disk is named '${exportName}'; there is ${list}`);
-}
-
-function parseKeys(text: string, query: string): Map<string, string> {
-  const keys = new Map<string, string>();
-  for (const pair of query.split('&')) {
-    if (pair === '') continue;
-    const equals = pair.indexOf('=');
-    const key = equals < 0 ? pair : pair.slice(0, equals);
-    if (!KEYS.includes(key)) throw wrong(text, `'${key}' is not known (known: ${KEYS.join(', ')})`);
-    if (equals < 0) throw wrong(text, `${key} needs a value`);
-    if (keys.has(key)) throw wrong(text, `${key} is there twice`);
-    keys.set(key, decode(text, pair.slice(equals + 1)));
-  }
-  return keys;
-}
-
-function parseSwitch(text: string, key: string, value: string | undefined): boolean {
-  if (value === undefined || value === 'off') return false;
-  if (value === 'on') return true;
-  throw wrong(text, `${key} is on or off, not '${value}'`);
-}
-
-/** [RFC 3986 2.1] */
-function decode(text: string, part: string): string {
-  try {
-    return decodeURIComponent(part);
-  } catch {
-    throw wrong(text, "a '%' is written %25");
-  }
-}
-
-function wrong(text: string, why: string): UsageError {
-  return new UsageError(`not a file to be mounted: '${text}': ${why}`);
 }

@@ -3,6 +3,7 @@ import { MAX_QUEUES } from '../../protocols/vhost-user/limits.ts';
 import { VIRTIO_BLK_ID_BYTES } from '../../protocols/virtio/blk.ts';
 import { type DiskConfig, type VhostUserBlkListen } from '../../server/config.ts';
 import { parseInteger } from './options.ts';
+import { PlaceText } from './place-keys.ts';
 
 /** As --listen has it: which disk it is may be left open while there is one only. */
 export type VhostUserBlkChoice = Omit<VhostUserBlkListen, 'exportName'> & {
@@ -25,12 +26,13 @@ export function parseVhostUserBlk(text: string): VhostUserBlkChoice {
   const rest = text.slice(PREFIX.length);
   const question = rest.indexOf('?');
   const where = question < 0 ? rest : rest.slice(0, question);
-  const keys = parseKeys(text, question < 0 ? '' : rest.slice(question + 1));
-  const address = parseAddress(text, where);
+  const place = new PlaceText('not a place for vhost-user-blk', text);
+  const keys = place.keys(question < 0 ? '' : rest.slice(question + 1), KEYS);
+  const address = parseAddress(place, where);
   const queues = keys.get('queues');
   const serial = keys.get('serial');
-  const connect = parseSwitch(text, 'connect', keys.get('connect'));
-  if (connect && address.kind === 'fd') throw wrong(text, 'a descriptor is connected already');
+  const connect = place.switch('connect', keys.get('connect'));
+  if (connect && address.kind === 'fd') throw place.wrong('a descriptor is connected already');
   if (serial !== undefined) checkSerial(`'${text}': serial`, serial);
   return {
     protocol: 'vhost-user-blk',
@@ -38,7 +40,7 @@ export function parseVhostUserBlk(text: string): VhostUserBlkChoice {
     exportName: keys.get('export') ?? null,
     ...(queues === undefined ? {} : { queues: parseQueues(`'${text}': queues`, queues) }),
     ...(serial === undefined ? {} : { serial }),
-    offerFua: parseSwitch(text, 'fua', keys.get('fua')),
+    offerFua: place.switch('fua', keys.get('fua')),
     connect,
   };
 }
@@ -76,47 +78,14 @@ export function vhostUserBlkName({ address }: Pick<VhostUserBlkListen, 'address'
   return `${PREFIX}${address.kind === 'fd' ? `fd:${address.fd}` : address.path}`;
 }
 
-function parseAddress(text: string, where: string): VhostUserBlkListen['address'] {
+function parseAddress(place: PlaceText, where: string): VhostUserBlkListen['address'] {
   const fd = /^fd:(\d{1,6})$/.exec(where);
   if (fd !== null) return { kind: 'fd', fd: Number(fd[1]) };
   if (where.startsWith('fd:')) {
-    throw wrong(text, 'fd: is followed by a number; a path that begins so is written ./fd:');
+    throw place.wrong('fd: is followed by a number; a path that begins so is written ./fd:');
   }
-  const path = decode(text, where);
-  if (path === '') throw wrong(text, 'the path of the socket is missing');
-  if (path.includes('\0')) throw wrong(text, 'a path has no NUL');
+  const path = place.decode(where);
+  if (path === '') throw place.wrong('the path of the socket is missing');
+  if (path.includes('\0')) throw place.wrong('a path has no NUL');
   return { kind: 'unix', path };
-}
-
-function parseKeys(text: string, query: string): Map<string, string> {
-  const keys = new Map<string, string>();
-  for (const pair of query.split('&')) {
-    if (pair === '') continue;
-    const equals = pair.indexOf('=');
-    const key = equals < 0 ? pair : pair.slice(0, equals);
-    if (!KEYS.includes(key)) throw wrong(text, `'${key}' is not known (known: ${KEYS.join(', ')})`);
-    if (equals < 0) throw wrong(text, `${key} needs a value`);
-    if (keys.has(key)) throw wrong(text, `${key} is there twice`);
-    keys.set(key, decode(text, pair.slice(equals + 1)));
-  }
-  return keys;
-}
-
-function parseSwitch(text: string, key: string, value: string | undefined): boolean {
-  if (value === undefined || value === 'off') return false;
-  if (value === 'on') return true;
-  throw wrong(text, `${key} is on or off, not '${value}'`);
-}
-
-/** [RFC 3986 2.1] */
-function decode(text: string, part: string): string {
-  try {
-    return decodeURIComponent(part);
-  } catch {
-    throw wrong(text, "a '%' is written %25");
-  }
-}
-
-function wrong(text: string, why: string): UsageError {
-  return new UsageError(`not a place for vhost-user-blk: '${text}': ${why}`);
 }
