@@ -3,7 +3,7 @@ import { checkIo } from './check.ts';
 import type { BlockDevice } from './device.ts';
 import { BlockError } from './errors.ts';
 import type { ExtentList } from './extents.ts';
-import { Io, OP, type Op } from './io.ts';
+import { Io, OP, type Op, opName } from './io.ts';
 import { Region } from './memory.ts';
 
 // For cold paths, plugins and tests: one allocation of everything per request, checked, and awaitable.
@@ -86,6 +86,5 @@ export function perform(
 }
 
 function describe(device: BlockDevice, io: Io): string {
-  const op = Object.entries(OP).find(([, value]) => value === io.op)?.[0] ?? '';
-  return `${device.info.name}: ${op} of ${io.length} bytes at ${io.offset} failed: ${io.error ?? ''}`;
+  return `${device.info.name}: ${opName(io.op)} of ${io.length} bytes at ${io.offset} failed: ${io.error ?? ''}`;
 }

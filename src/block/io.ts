@@ -18,6 +18,13 @@ export const OP = {
 } as const;
 export type Op = (typeof OP)[keyof typeof OP];
 
+const OP_NAMES = Object.keys(OP);
+
+/** An op's name in OP, for messages. */
+export function opName(op: number): string {
+  return OP_NAMES.find((name) => OP[name as keyof typeof OP] === op) ?? `op ${op}`;
+}
+
 export const FLAG = {
   /** This request's data is stable when it completes. On WRITE, WRITE_ZEROES and DISCARD. */
   FUA: 1,

@@ -1,7 +1,7 @@
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { formatSize, MiB } from '../../base/units.ts';
 import { read } from '../../block/await.ts';
-import { OP } from '../../block/io.ts';
+import { opName } from '../../block/io.ts';
 import { MODELS, type CrashModel, type StateSpec } from '../../lab/model/types.ts';
 import { openStateDisks } from '../../lab/state-device/state-device.ts';
 import { findState } from '../lab/find-trace.ts';
@@ -34,8 +34,6 @@ export async function runLabShow(
   }
 }
 
-const OP_NAMES = new Map<number, string>(Object.entries(OP).map(([name, op]) => [op, name]));
-
 function describeState(model: CrashModel, state: StateSpec): string[] {
   const { trace } = model;
   const view = model.view(state.cut);
@@ -49,7 +47,7 @@ function describeState(model: CrashModel, state: StateSpec): string[] {
     `${marks} marks made before it; ${view.requests.length} requests open, ${view.units.length} units undecided`,
   ];
   for (const r of view.requests.subarray(0, MOST_LISTED)) {
-    const name = OP_NAMES.get(op[r] as number) ?? '';
+    const name = opName(op[r] as number);
     const where = `${formatSize(length[r] as number)} at byte ${offset[r] as number}`;
     lines.push(`  #${r} ${name} of ${where}: ${fates.get(r) ?? 'makes no difference'}`);
   }

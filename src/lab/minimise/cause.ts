@@ -1,6 +1,6 @@
 import { unreachable } from '../../base/assert.ts';
 import { formatSize } from '../../base/units.ts';
-import { FLAG, OP } from '../../block/io.ts';
+import { FLAG, OP, opName } from '../../block/io.ts';
 import type { Mark } from '../../trace/trace.ts';
 import type { Decide, Finding } from '../explore/types.ts';
 import { kindOf } from '../explore/verdict-book.ts';
@@ -150,8 +150,6 @@ function brokenAck(model: CrashModel, { lost, state }: Smallest): Mark | null {
   return acks.find(({ event }) => event > first) ?? acks.at(-1) ?? null;
 }
 
-const OP_NAMES = new Map<number, string>(Object.entries(OP).map(([name, op]) => [op, name]));
-
 async function describeRequest(
   model: CrashModel,
   request: number,
@@ -161,7 +159,7 @@ async function describeRequest(
   const [at, on] = [offset[request] as number, disk[request] as number];
   const place = describe === null ? null : await describe(on, at);
   const words = [
-    `#${request} ${OP_NAMES.get(op[request] as number) ?? 'request'}`,
+    `#${request} ${opName(op[request] as number)}`,
     ((flags[request] as number) & FLAG.FUA) === 0 ? '' : 'FUA',
     `of ${formatSize(length[request] as number)} at byte ${at}`,
     model.trace.disks.length > 1 ? `of ${model.trace.disks[on]?.name ?? on}` : '',

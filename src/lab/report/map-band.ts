@@ -1,5 +1,5 @@
 import { formatSize } from '../../base/units.ts';
-import { FLAG, OP } from '../../block/io.ts';
+import { FLAG, OP, opName } from '../../block/io.ts';
 import { NEVER, type Trace } from '../../trace/trace.ts';
 import { element, escape, hint, px } from './html.ts';
 import { BAND_HEIGHT, LEFT, type MapOptions, MOST_MARKS, RIGHT, WIDTH, xOf } from './map-scale.ts';
@@ -197,7 +197,7 @@ export class Band {
     const fua = ((flags[r] as number) & FLAG.FUA) === 0 ? '' : ' fua';
     const fate = lost.has(r) ? ' lost' : kept.has(r) ? ' kept' : '';
     const kind = op[r] === OP.WRITE ? 'write' : 'zeroes';
-    const name = op[r] === OP.WRITE ? 'WRITE' : op[r] === OP.DISCARD ? 'DISCARD' : 'WRITE_ZEROES';
+    const name = opName(op[r] as number);
     const end = failed[r] === 1 ? ', failed' : done[r] === NEVER ? ', never done' : '';
     const words = `#${r} ${name}${fua === '' ? '' : ' FUA'} ${formatSize(bytes)} at byte ${start}`;
     return element(

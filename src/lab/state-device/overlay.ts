@@ -1,4 +1,4 @@
-import { copyBytes } from './copy.ts';
+import { copyBytes } from '../../base/copy-bytes.ts';
 import { OVERLAY_BYTES, OVERLAY_PAGE_BYTES, OVERLAY_RANGES } from './limits.ts';
 import { RangeSet } from './range-set.ts';
 

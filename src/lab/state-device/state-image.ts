@@ -1,9 +1,9 @@
+import { copyBytes } from '../../base/copy-bytes.ts';
 import { OP } from '../../block/io.ts';
 import { builtModel } from '../model/built-model.ts';
 import type { Contents } from '../model/contents.ts';
 import type { CrashModel } from '../model/types.ts';
 import type { BaseImage } from './base-image.ts';
-import { copyBytes } from './copy.ts';
 import { CACHE_BLOCK_BYTES, CACHE_BLOCKS } from './limits.ts';
 import type { ShownState } from './shown-state.ts';
 

@@ -1,3 +1,4 @@
+import { copyBytes } from '../../base/copy-bytes.ts';
 import { assert } from '../../base/assert.ts';
 import type { Region, Segments } from '../../block/memory.ts';
 import { UNIT_BYTES } from './limits.ts';
@@ -150,7 +151,7 @@ export class Versions {
 
   /** Keeps what the version's unit was before it was written back: the unit at `at` of `source`. */
   saveBase(version: number, source: Uint8Array, at: number): void {
-    copy(source, at, this.base(version), this.start(version), UNIT_BYTES);
+    copyBytes(source, at, this.base(version), this.start(version), UNIT_BYTES);
     this.hasBase[version] = 1;
   }
 
@@ -174,7 +175,7 @@ export class Versions {
   /** Copies a version's content to `target` at `at`. */
   copyTo(version: number, target: Uint8Array, at: number): void {
     if (this.kind[version] !== KIND.DATA) target.fill(0, at, at + UNIT_BYTES);
-    else copy(this.data(version), this.start(version), target, at, UNIT_BYTES);
+    else copyBytes(this.data(version), this.start(version), target, at, UNIT_BYTES);
   }
 
   /**
@@ -195,7 +196,7 @@ export class Versions {
         const to = (segments.starts[i] as number) + from;
         const version = this.newest(at);
         if (this.kind[version] !== KIND.DATA) target.fill(0, to, to + take);
-        else copy(this.data(version), this.start(version) + inside, target, to, take);
+        else copyBytes(this.data(version), this.start(version) + inside, target, to, take);
         from += take;
         inside += take;
         if (inside < UNIT_BYTES) continue;
@@ -234,7 +235,7 @@ export class Versions {
       const end = segments.end(i);
       for (let from = segments.starts[i] as number; from < end;) {
         const take = Math.min(end - from, UNIT_BYTES - inside);
-        copy(source, from, this.data(version), this.start(version) + inside, take);
+        copyBytes(source, from, this.data(version), this.start(version) + inside, take);
         from += take;
         inside += take;
         if (inside < UNIT_BYTES) continue;
@@ -276,17 +277,4 @@ function linked(length: number): Int32Array {
   const list = Int32Array.from({ length }, (_, i) => i + 1);
   list[length - 1] = NONE;
   return list;
-}
-
-const bufferCopy = Buffer.prototype.copy;
-
-/** As in the memory store: Buffer's copy takes ranges of both sides, so that no view is made. */
-function copy(
-  source: Uint8Array,
-  from: number,
-  target: Uint8Array,
-  to: number,
-  length: number,
-): void {
-  bufferCopy.call(source, target, to, from, from + length);
 }

@@ -46,16 +46,3 @@ export function isShared(memory: Region, region: Region, start: number, length: 
   const from = region.address + start - memory.address;
   return region.address !== 0 && from >= 0 && from + length <= memory.bytes.length;
 }
-
-const bufferCopy = Buffer.prototype.copy;
-
-/** Buffer's copy takes ranges of both sides, so that no view is made; it works on any Uint8Array. */
-export function copyBytes(
-  source: Uint8Array,
-  from: number,
-  target: Uint8Array,
-  to: number,
-  length: number,
-): void {
-  bufferCopy.call(source, target, to, from, from + length);
-}

@@ -1,3 +1,4 @@
+import { copyBytes } from '../../base/copy-bytes.ts';
 import { unreachable } from '../../base/assert.ts';
 import type { BlockErrorCode } from '../../block/errors.ts';
 import { FLAG, type Io, OP } from '../../block/io.ts';
@@ -11,7 +12,7 @@ import {
   VIRTIO_BLK_T,
   VIRTIO_BLK_WRITE_ZEROES_FLAG,
 } from '../virtio/blk.ts';
-import { ChainBuffer, copyBytes, isShared, type RequestPlace } from './blk-client-memory.ts';
+import { ChainBuffer, isShared, type RequestPlace } from './blk-client-memory.ts';
 
 /** What can be asked of the device. `writeBack` changes at run time. */
 export interface BlkTerms {

@@ -1,3 +1,4 @@
+import { copyBytes } from '../../base/copy-bytes.ts';
 import { unreachable } from '../../base/assert.ts';
 import { ConfigError } from '../../base/errors.ts';
 import { formatSize } from '../../base/units.ts';
@@ -118,7 +119,7 @@ export class MemoryStore implements BlockDevice {
         const length = Math.min(end - at, PAGE_BYTES - inside);
         const page = this.#pages.get(index);
         if (page === undefined) target.fill(0, at, at + length);
-        else copy(page, inside, target, at, length);
+        else copyBytes(page, inside, target, at, length);
         at += length;
         offset += length;
       }
@@ -139,7 +140,7 @@ export class MemoryStore implements BlockDevice {
         const length = Math.min(end - at, PAGE_BYTES - inside);
         const page = this.#pages.get(index) ?? this.#makePage(index);
         if (page === null) return 'ENOMEM';
-        copy(source, at, page, inside, length);
+        copyBytes(source, at, page, inside, length);
         at += length;
         offset += length;
       }
@@ -217,17 +218,4 @@ export class MemoryStore implements BlockDevice {
     this.#pages.set(index, page);
     return page;
   }
-}
-
-const bufferCopy = Buffer.prototype.copy;
-
-/** Buffer's copy takes ranges of both sides, so that no view is made; it works on any Uint8Array. */
-function copy(
-  source: Uint8Array,
-  from: number,
-  target: Uint8Array,
-  to: number,
-  length: number,
-): void {
-  bufferCopy.call(source, target, to, from, from + length);
 }
